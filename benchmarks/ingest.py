@@ -1,0 +1,153 @@
+"""Read, 5-core and leave-one-out split of 10 million interactions: ours against pandas, seconds and peak memory.
+
+Each side runs in a process of its own, so that peak memory is its own. Both read the same Parquet file, number users and
+items by first appearance and end with flat arrays of training items and targets, whose digests must be equal. The pandas
+side is written with care: it turns ids into whole numbers once, before it counts anything.
+"""
+
+import hashlib
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+CORE = 5
+
+
+def main(rows: Annotated[int, typer.Option(help="number of interactions")] = 10_000_000,
+         out: Path = Path("reports/benchmarks/ingest.json"),
+         side: Annotated[str, typer.Option(hidden=True)] = "", folder: Annotated[Path, typer.Option(hidden=True)] = Path(),
+         ) -> None:
+    if side:
+        print(json.dumps(measure(SIDES[side], folder)))
+        return
+    if importlib.util.find_spec("pandas") is None:
+        sys.exit("error: this benchmark compares with pandas, which is not installed; run `pip install 'sidflow[bench]'`")
+    with tempfile.TemporaryDirectory() as place:
+        raw_bytes = write_interactions(Path(place) / "interactions.parquet", rows)
+        found = {name: run_side(name, Path(place)) for name in SIDES}
+    result = {"ours": found["ours"]["seconds"], "theirs": found["pandas"]["seconds"],
+              "ratio": round(found["pandas"]["seconds"] / found["ours"]["seconds"], 2), "unit": "seconds",
+              "equal": found["ours"]["digest"] == found["pandas"]["digest"], "interactions": rows,
+              "interactions_of_core": found["ours"]["left"], "raw_columns_mib": round(raw_bytes / 2**20, 1),
+              **{f"peak_memory_mib_{name}": side["peak_mib"] for name, side in found.items()},
+              "memory_ratio_to_raw": round(found["ours"]["peak_mib"] * 2**20 / raw_bytes, 2),
+              "seconds_by_step": {name: side["steps"] for name, side in found.items()}}
+    print(f"{rows:,} interactions, {found['ours']['left']:,} in the {CORE}-core; raw columns "
+          f"{result['raw_columns_mib']:.0f} MiB")
+    print(f"{'':8} {'seconds':>8} {'peak MiB':>9} {'x raw':>6}  steps")
+    for name, measured in found.items():
+        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in measured["steps"].items())
+        print(f"{name:8} {measured['seconds']:8.1f} {measured['peak_mib']:9.0f} "
+              f"{measured['peak_mib'] * 2**20 / raw_bytes:6.2f}  {steps}")
+    print(f"ratio {result['ratio']:.1f}x, equal results: {result['equal']}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write_interactions(path: Path, rows: int) -> int:
+    """Long-tailed users and items in order of time; returns the bytes of the raw columns in Arrow's plain form."""
+    import polars as pl
+
+    rng = np.random.default_rng(0)
+    users = (rows // 8 * rng.random(rows) ** 1.6).astype(np.int64)
+    items = (rows // 30 * rng.random(rows) ** 2.5).astype(np.int64)
+    table = pl.DataFrame({"user": users * 7919 % 10**9, "item": items * 104729 % 10**8,
+                          "timestamp": np.sort(rng.integers(10**9, 1_700_000_000, rows)),
+                          "rating": rng.integers(1, 6, rows).astype(np.float32)})
+    table = table.select(pl.format("A{}", pl.col("user") + 10**12).alias("user_id"),
+                         pl.format("B{}", pl.col("item") + 10**8).alias("item_id"), "timestamp", "rating")
+    table.write_parquet(path)
+    lengths = table.select(pl.col("user_id", "item_id").str.len_bytes().cast(pl.Int64).sum()).row(0)
+    return sum(lengths) + rows * (4 + 4 + 8 + 4)  # an offset for each string, int64 and float32
+
+
+def run_side(name: str, folder: Path) -> dict:
+    command = [sys.executable, "-m", "benchmarks.ingest", "--side", name, "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: the {name} side failed: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def measure(side, folder: Path) -> dict:
+    start = time.perf_counter()
+    steps, arrays = side(folder)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.int64))
+    return {"seconds": round(seconds, 2), "peak_mib": round(peak / 2**20, 1), "digest": digest.hexdigest(),
+            "left": sum(len(array) for array in arrays[1:]), "steps": steps}
+
+
+def our_side(folder: Path):
+    from pipeline_lib.interactions.filtering import filter_interactions
+    from pipeline_lib.interactions.indexing import index_tables
+    from pipeline_lib.interactions.reading import read_raw
+    from pipeline_lib.interactions.splitting import split_interactions
+    from pipeline_lib.params import IngestParams, SplitParams
+
+    clock = Clock()
+    kept = read_raw(folder, IngestParams(str(folder), "table")).interactions
+    clock.lap("read")
+    kept = filter_interactions(kept, user_core=CORE, item_core=CORE)
+    clock.lap("core")
+    log, items, _ = index_tables(kept, None)
+    del kept
+    clock.lap("index")
+    split = split_interactions(log, len(items), SplitParams("leave_one_out"), order="time", seed=0)
+    clock.lap("split")
+    return clock.steps, (split.train.lengths, split.train.values, split.valid.targets.values, split.test.targets.values)
+
+
+def pandas_side(folder: Path):
+    import pandas as pd
+
+    clock = Clock()
+    log = pd.read_parquet(folder / "interactions.parquet")
+    clock.lap("read")
+    log["user"], log["item"] = pd.factorize(log["user_id"])[0], pd.factorize(log["item_id"])[0]
+    while True:
+        users, items = log["user"].map(log["user"].value_counts()), log["item"].map(log["item"].value_counts())
+        kept = log[(users >= CORE) & (items >= CORE)]
+        if len(kept) == len(log):
+            break
+        log = kept
+    clock.lap("core")
+    log["user"], log["item"] = pd.factorize(log["user_id"])[0], pd.factorize(log["item_id"])[0]
+    log = log.sort_values(["user", "timestamp"], kind="stable")
+    clock.lap("index")
+    from_end = log.groupby("user").cumcount(ascending=False)
+    train = log[from_end >= 2]
+    lengths = train.groupby("user").size()
+    valid, test = log[from_end == 1], log[from_end == 0]
+    clock.lap("split")
+    return clock.steps, (lengths.to_numpy(), train["item"].to_numpy(), valid["item"].to_numpy(), test["item"].to_numpy())
+
+
+class Clock:
+    """Seconds of each step since the step before."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.steps[step], self.last = round(now - self.last, 2), now
+
+
+SIDES = {"ours": our_side, "pandas": pandas_side}
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,519 @@
+"""Every file that stages exchange: its columns, how it is written, read and checked (docs/design.md, section 5).
+
+Writers write to a temporary name and rename, so a killed stage leaves nothing half-written. Readers check
+columns, dtypes, ranges and lengths. No pickle is ever read. Only this module and `params` open paths.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.ragged import Ragged
+
+LIST = pa.list_(pa.int32())
+INTERACTIONS = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("timestamp", pa.int64()), ("rating", pa.float32())])
+ITEMS = pa.schema([("item", pa.int32()), ("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
+TRAIN = pa.schema([("user", pa.int32()), ("items", LIST)])
+CASES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST), ("seen", pa.bool_())])
+SPLIT_ITEMS = pa.schema([("item", pa.int32()), ("train_count", pa.int32()), ("warm", pa.bool_()),
+                         ("popularity_group", pa.int8())])
+CODE_EXAMPLES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST),
+                           ("input_ids", LIST), ("labels", LIST), ("task", pa.string())])
+PREDICTIONS = pa.schema([("user", pa.int32()), ("candidates", pa.string()), ("items", LIST),
+                         ("scores", pa.list_(pa.float32()))])
+MADE_BY = {"ingest": "ingest", "split": "split", "embed": "embed", "tokens": "quantize",
+           "sequences": "build_sequences", "model": "finetune", "predictions": "decode"}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items in index order. ``attributes`` maps a name to one str, or one list of str, an item."""
+
+    item_ids: list[str]
+    titles: list[str]
+    texts: list[str]
+    attributes: Mapping[str, list] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Users to rank for: ``users (n,)`` int32, ``histories`` and ``targets`` of n rows, ``seen (n,)`` bool."""
+
+    users: np.ndarray
+    histories: Ragged
+    targets: Ragged
+    seen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> "Cases":
+        return Cases(self.users[rows], self.histories.take(rows), self.targets.take(rows), self.seen[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """What may be trained on, and what is held out.
+
+    ``train_users (n,)`` int32 with ``train`` of n rows, in order; per item ``train_count (N,)`` int32,
+    ``warm (N,)`` bool and ``popularity_group (N,)`` int8, 1 the most popular to 5.
+    """
+
+    train_users: np.ndarray
+    train: Ragged
+    valid: Cases
+    test: Cases
+    train_count: np.ndarray
+    warm: np.ndarray
+    popularity_group: np.ndarray
+
+    @property
+    def num_items(self) -> int:
+        return len(self.train_count)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """``items (N, D)`` or ``(N, v, D)`` float32; ``users_valid``, ``users_test (U, D)`` where users are modelled.
+
+    ``meta`` goes to meta.json; ``model`` and ``model_json``, into the folder model/, embed a new item or user later.
+    """
+
+    items: np.ndarray
+    meta: Mapping[str, Any]
+    users_valid: np.ndarray | None = None
+    users_test: np.ndarray | None = None
+    model: Mapping[str, np.ndarray] = field(default_factory=dict)
+    model_json: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenizerInputs:
+    """What a tokenizer may look at: ``vectors`` and ``cf_vectors (N, D)`` float32, training histories, attributes."""
+
+    vectors: np.ndarray
+    cf_vectors: np.ndarray
+    train: Ragged
+    attributes: Mapping[str, list]
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """``codes (N, L)`` int32, right-padded with -1, level l below ``level_sizes[l]``.
+
+    ``tensors`` goes to tokenizer.safetensors, ``config`` to config.json; ``reconstruction_error`` is the mean squared
+    error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch.
+    """
+
+    codes: np.ndarray
+    level_sizes: tuple[int, ...]
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    reconstruction_error: float | None = None
+    training: Sequence[Mapping[str, float]] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One example a row; ``input_ids`` and ``labels`` are token ids, ``tasks`` name what is asked."""
+
+    users: np.ndarray
+    histories: Ragged
+    targets: Ragged
+    input_ids: Ragged
+    labels: Ragged
+    tasks: list[str]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        ragged = (part.take(rows) for part in (self.histories, self.targets, self.input_ids, self.labels))
+        return Examples(self.users[rows], *ragged, [self.tasks[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class RecommenderInputs:
+    """What a recommender may be trained on and rank with; ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``."""
+
+    examples: Mapping[str, Examples]
+    vocabulary: Mapping[str, Any]
+    identifiers: Identifiers
+    split: Split
+    vectors: np.ndarray
+    cf_vectors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained recommender: ``tensors`` to model.safetensors, ``config`` to config.json, ``training`` a row an epoch.
+
+    ``item_codes (N, L)`` int32 and ``item_vectors (N, ...)`` float32 where the recommender changes or makes them.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    config: Mapping[str, Any]
+    training: Sequence[Mapping[str, float]] = ()
+    item_codes: np.ndarray | None = None
+    item_vectors: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Ranked lists of n users under one candidate set: ``items`` and ``scores`` have the same row lengths, best first."""
+
+    users: np.ndarray
+    items: Ragged
+    scores: np.ndarray
+    candidates: str = "all"
+
+
+# --- ingest ---------------------------------------------------------------------------------------------------------
+
+
+def write_ingest(interactions_path: Path, items_path: Path, users_path: Path,
+                 interactions: pa.Table, items: pa.Table, users: pa.Table) -> None:
+    write_table(interactions_path, interactions, INTERACTIONS)
+    attributes = [items.schema.field(name) for name in items.column_names if name.startswith("attr_")]
+    write_table(items_path, items, pa.schema([*ITEMS, *attributes]))
+    write_table(users_path, users, USERS)
+
+
+def read_interactions(path: Path) -> pa.Table:
+    return read_table(path, INTERACTIONS)
+
+
+def read_user_ids(path: Path) -> list[str]:
+    return read_table(path, USERS)["user_id"].to_pylist()
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    table = read_table(path, ITEMS)
+    _refuse(path, table["item"].to_numpy() != np.arange(len(table)), "item", "the row's own number")
+    attributes = {name.removeprefix("attr_"): table[name].to_pylist()
+                  for name in table.column_names if name.startswith("attr_")}
+    return Catalogue(table["item_id"].to_pylist(), table["title"].to_pylist(), table["text"].to_pylist(), attributes)
+
+
+# --- split ----------------------------------------------------------------------------------------------------------
+
+
+def write_split(folder: Path, split: Split) -> None:
+    with writing_folder(folder) as place:
+        write_table(place / "train.parquet", _table(TRAIN, split.train_users, split.train), TRAIN)
+        for name, cases in (("valid", split.valid), ("test", split.test)):
+            table = _table(CASES, cases.users, cases.histories, cases.targets, cases.seen)
+            write_table(place / f"{name}.parquet", table, CASES)
+        items = _table(SPLIT_ITEMS, np.arange(split.num_items), split.train_count, split.warm, split.popularity_group)
+        write_table(place / "items.parquet", items, SPLIT_ITEMS)
+
+
+def read_split(folder: Path) -> Split:
+    items = read_table(folder / "items.parquet", SPLIT_ITEMS)
+    train = read_table(folder / "train.parquet", TRAIN)
+    histories = _ragged(train["items"], folder / "train.parquet", "items", len(items))
+    return Split(train["user"].to_numpy(), histories,
+                 read_cases(folder / "valid.parquet", len(items)), read_cases(folder / "test.parquet", len(items)),
+                 items["train_count"].to_numpy(), items["warm"].to_numpy(), items["popularity_group"].to_numpy())
+
+
+def read_cases(path: Path, num_items: int) -> Cases:
+    table = read_table(path, CASES)
+    targets = _ragged(table["targets"], path, "targets", num_items)
+    _refuse(path, targets.lengths == 0, "targets", "at least one item a user")
+    return Cases(table["user"].to_numpy(), _ragged(table["history"], path, "history", num_items), targets,
+                 table["seen"].to_numpy())
+
+
+# --- embed ----------------------------------------------------------------------------------------------------------
+
+
+def write_embedding(folder: Path, embedding: Embedding) -> None:
+    with writing_folder(folder) as place:
+        np.save(place / "items.npy", embedding.items.astype(np.float32), allow_pickle=False)
+        for name in ("users_valid", "users_test"):
+            if getattr(embedding, name) is not None:
+                np.save(place / f"{name}.npy", getattr(embedding, name).astype(np.float32), allow_pickle=False)
+        write_json(place / "meta.json", embedding.meta)
+        if embedding.model:
+            write_tensors(place / "model" / "model.safetensors", embedding.model)
+            write_json(place / "model" / "model.json", embedding.model_json)
+
+
+def read_item_vectors(folder: Path, num_items: int) -> np.ndarray:
+    """``(N, D)`` or ``(N, v, D)`` float32, finite."""
+    path = folder / "items.npy"
+    vectors = read_array(path, np.float32)
+    if len(vectors) != num_items:
+        raise ValueError(f"{path}: {len(vectors)} rows, but there are {num_items} items; re-run embed")
+    _refuse(path, ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1), "vector", "finite numbers")
+    return vectors
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def read_tokenizer_inputs(vectors: Path, cf_vectors: Path, split: Path, items: Path) -> TokenizerInputs:
+    catalogue, held = read_catalogue(items), read_split(split)
+    return TokenizerInputs(read_item_vectors(vectors, len(catalogue)), read_item_vectors(cf_vectors, len(catalogue)),
+                           held.train, catalogue.attributes)
+
+
+def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
+    with writing_folder(folder) as place:
+        write_codes(place / "item_codes.npy", identifiers.codes, identifiers.level_sizes)
+        write_tensors(place / "tokenizer.safetensors", identifiers.tensors)
+        write_json(place / "config.json", {**identifiers.config, "level_sizes": list(identifiers.level_sizes)})
+
+
+def write_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> None:
+    _check_codes(path, codes, level_sizes)
+    np.save(path, np.ascontiguousarray(codes, dtype=np.int32), allow_pickle=False)
+
+
+def read_identifiers(folder: Path) -> Identifiers:
+    config = read_json(folder / "config.json")
+    codes, sizes = read_array(folder / "item_codes.npy", np.int32), tuple(config.pop("level_sizes"))
+    _check_codes(folder / "item_codes.npy", codes, sizes)
+    return Identifiers(codes, sizes, read_tensors(folder / "tokenizer.safetensors"), config)
+
+
+def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> None:
+    if codes.ndim != 2 or codes.shape[1] != len(level_sizes):
+        raise ValueError(f"{path}: codes of shape {codes.shape}, but {len(level_sizes)} level sizes; re-run quantize")
+    for level, size in enumerate(level_sizes):
+        lowest, highest = codes[:, level].min(initial=0), codes[:, level].max(initial=0)
+        if lowest < -1 or highest >= size:
+            raise ValueError(f"{path}: code {highest if highest >= size else lowest} at level {level} does not fit a "
+                             f"codebook of {size}; re-run quantize after changing its size")
+
+
+# --- sequences ------------------------------------------------------------------------------------------------------
+
+
+def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Mapping[str, Any]) -> None:
+    with writing_folder(folder) as place:
+        for name, examples in parts.items():
+            table = _table(CODE_EXAMPLES, examples.users, examples.histories, examples.targets, examples.input_ids,
+                           examples.labels, examples.tasks)
+            write_table(place / f"{name}.parquet", table, CODE_EXAMPLES)
+        write_json(place / "vocabulary.json", vocabulary)
+
+
+def read_examples(path: Path) -> Examples:
+    table = read_table(path, CODE_EXAMPLES)
+    return Examples(table["user"].to_numpy(), *(_ragged(table[name], path, name, None)
+                    for name in ("history", "targets", "input_ids", "labels")), table["task"].to_pylist())
+
+
+def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vectors: Path, split: Path,
+                            parts: Sequence[str]) -> RecommenderInputs:
+    held = read_split(split)
+    return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet") for name in parts},
+                             read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
+                             read_item_vectors(vectors, held.num_items), read_item_vectors(cf_vectors, held.num_items))
+
+
+# --- model ----------------------------------------------------------------------------------------------------------
+
+
+def write_model(folder: Path, model: Model) -> None:
+    with writing_folder(folder) as place:
+        write_tensors(place / "model.safetensors", model.tensors)
+        write_json(place / "config.json", model.config)
+        write_csv(place / "training.csv", model.training)
+        for name in ("item_codes", "item_vectors"):
+            if getattr(model, name) is not None:
+                np.save(place / f"{name}.npy", getattr(model, name), allow_pickle=False)
+
+
+def read_model(folder: Path) -> Model:
+    """Everything but the training curve."""
+    extra = {name: read_array(folder / f"{name}.npy", dtype) if (folder / f"{name}.npy").exists() else None
+             for name, dtype in (("item_codes", np.int32), ("item_vectors", np.float32))}
+    return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
+
+
+# --- predictions ----------------------------------------------------------------------------------------------------
+
+
+def write_decoded(folder: Path, rankings: Mapping[str, Sequence[Rankings]], counts: Mapping[str, Any]) -> None:
+    with writing_folder(folder) as place:
+        for part, lists in rankings.items():
+            write_predictions(place / f"{part}.parquet", lists)
+        write_json(place / "decode.json", counts)
+
+
+def write_predictions(path: Path, rankings: Sequence[Rankings]) -> None:
+    tables = []
+    for ranking in rankings:
+        scores = pa.ListArray.from_arrays(pa.array(ranking.items.offsets, pa.int32()), pa.array(ranking.scores, pa.float32()))
+        tables.append(pa.Table.from_arrays([pa.array(ranking.users, pa.int32()),
+                                            pa.array([ranking.candidates] * len(ranking.users), pa.string()),
+                                            _list_array(ranking.items), scores], schema=PREDICTIONS))
+    write_table(path, pa.concat_tables(tables), PREDICTIONS)
+
+
+def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
+    """Rankings by candidate set."""
+    table = read_table(path, PREDICTIONS)
+    rankings = {}
+    for name in table["candidates"].unique().to_pylist():
+        part = table.filter(pa.compute.equal(table["candidates"], name)).combine_chunks()
+        items = _ragged(part["items"], path, "items", num_items)
+        scores = part["scores"].combine_chunks().flatten().to_numpy()
+        pairs = items.row_of_value * num_items + items.values
+        if len(np.unique(pairs)) < len(pairs):
+            raise ValueError(f"{path}: a list of candidates={name} holds an item twice; re-run decode")
+        rankings[name] = Rankings(part["user"].to_numpy(), items, scores, name)
+    return rankings
+
+
+# --- plain files ----------------------------------------------------------------------------------------------------
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    table = table.select(schema.names).cast(schema)
+    with writing_file(path) as place:
+        pq.write_table(table, place, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file; columns beyond the schema are kept.
+
+    Raises:
+        FileNotFoundError: naming the stage that makes the file.
+        ValueError: if a column is missing, of another type, or null where a number must stand.
+    """
+    _require(path)
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({error})") from error
+    for wanted in schema:
+        if wanted.name not in table.column_names:
+            raise ValueError(f"{path}: column {wanted.name} is missing; found {', '.join(table.column_names)}")
+        found = table.schema.field(wanted.name).type
+        if found != wanted.type:
+            raise ValueError(f"{path}: column {wanted.name} is {found}, expected {wanted.type}")
+        if wanted.name != "rating" and table[wanted.name].null_count:
+            raise ValueError(f"{path}: column {wanted.name} has {table[wanted.name].null_count} empty values")
+    return table.combine_chunks()
+
+
+def read_array(path: Path, dtype: type) -> np.ndarray:
+    _require(path)
+    array = np.load(path, allow_pickle=False)
+    if array.dtype != dtype:
+        raise ValueError(f"{path}: {array.dtype} values, expected {np.dtype(dtype)}")
+    return array
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Save NumPy arrays or torch tensors as safetensors."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+              for name, value in tensors.items()}
+    with writing_file(path) as place:
+        save_file(arrays, place)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    _require(path)
+    return load_file(path)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    with writing_file(path) as place:
+        place.write_text(json.dumps(tree, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    _require(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line a row; the columns are those of all rows, in order of first appearance, and absent values are empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with writing_file(path) as place, place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield place
+        os.replace(place, path)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder``, in place of what was there, when the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(place, folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        stage = next((MADE_BY[part] for part in reversed(path.parts) if part in MADE_BY), None)
+        raise FileNotFoundError(f"{path}: no such file" + (f"; stage {stage} makes it: run `dvc repro {stage}`" if stage else ""))
+
+
+def _list_array(rows: Ragged) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), pa.array(rows.values, pa.int32()))
+
+
+def _table(schema: pa.Schema, *columns: Any) -> pa.Table:
+    arrays = [_list_array(column) if isinstance(column, Ragged) else pa.array(column, kind.type)
+              for column, kind in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _ragged(column: pa.ChunkedArray, path: Path, name: str, limit: int | None) -> Ragged:
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    rows = Ragged(array.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
+    if limit is not None:
+        wrong = np.flatnonzero((rows.values < 0) | (rows.values >= limit))
+        if len(wrong):
+            raise ValueError(f"{path}: column {name}, row {rows.row_of_value[wrong[0]]}: item {rows.values[wrong[0]]} "
+                             f"does not exist; there are {limit} items")
+    return rows
+
+
+def _refuse(path: Path, wrong: np.ndarray, column: str, expected: str) -> None:
+    if wrong.any():
+        raise ValueError(f"{path}: {column} of row {int(np.argmax(wrong))} is not {expected}")

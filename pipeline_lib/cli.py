@@ -1,0 +1,226 @@
+"""The `sidflow` command: own data in, parameters checked, recommendations of the last run out."""
+
+import importlib.metadata
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+import yaml
+
+from pipeline_lib import artifacts
+from pipeline_lib.command import run_app
+from pipeline_lib.params import IngestParams, params_from_tree, parse
+from pipeline_lib.variants import check_pipeline, load_params
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Generative recommendation as a DVC pipeline. `dvc repro` runs it; these commands are around it.")
+data_app = typer.Typer(no_args_is_help=True, help="Raw data: check it, place it under data/raw/, list it.")
+app.add_typer(data_app, name="data")
+
+PARAMS = Path("params.yaml")
+CONF = Path("conf")
+RAW = Path("data/raw")
+ITEMS, USERS = Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet")
+SPLIT, TOKENS, SEQUENCES = Path("data/split"), Path("data/tokens"), Path("data/sequences")
+MODEL, PREDICTIONS, METRICS = Path("data/model"), Path("data/predictions"), Path("reports/metrics.json")
+
+FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; found out from the files if left out.")]
+ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs, e.g. user_id=customer; repeatable.")]
+
+
+def main() -> None:
+    run_app(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"sidflow {importlib.metadata.version('sidflow')}")
+        raise typer.Exit
+
+
+@app.command("params")
+def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="As after -S: paper=tiger, seed=7")] = None,
+                   out: Annotated[Path, typer.Option(help="Where to write them.")] = PARAMS) -> None:
+    """Compose conf/ into params.yaml, as `dvc exp run -S ...` does, without running anything."""
+    text = compose(overrides or [])
+    check_pipeline(params_from_tree(yaml.safe_load(text)))
+    with artifacts.writing_file(out) as place:
+        place.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {out}")
+
+
+@app.command("check")
+def check(overrides: Annotated[list[str] | None, typer.Argument(help="Check this composition instead of params.yaml")] = None,
+          params: Path = PARAMS) -> None:
+    """Are these parameters a possible pipeline? Nothing is run."""
+    config = params_from_tree(yaml.safe_load(compose(overrides))) if overrides else load_params(params)
+    check_pipeline(config)
+    check_options(config)
+    typer.echo(f"ok: {' + '.join(config.embed.sources)} -> {config.tokenizer.kind} ({config.tokenizer.collisions}) -> "
+               f"{config.recommender.kind} -> {config.decode.kind} on {config.ingest.path}")
+
+
+@app.command("show")
+def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3, k: int = 5) -> None:
+    """Print the metrics of the last run and some users' recommendations, with titles."""
+    from pipeline_lib.reporting.recommendations import format_metrics, format_recommendations
+
+    catalogue, split = artifacts.read_catalogue(ITEMS), artifacts.read_split(SPLIT)
+    rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
+    chosen = split.test.users[np.linspace(0, len(split.test) - 1, num=min(users, len(split.test)), dtype=int)]
+    typer.echo(format_metrics(artifacts.read_json(METRICS)))
+    typer.echo(format_recommendations(catalogue, split.test, rankings, chosen.tolist(), k))
+
+
+@app.command("recommend")
+def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
+              history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+              k: Annotated[int, typer.Option("-k", help="How many items.")] = 10, params: Path = PARAMS) -> None:
+    """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
+    if (user is None) == (history is None):
+        raise ValueError("give either --user or --history")
+    catalogue = artifacts.read_catalogue(ITEMS)
+    items, scores = _of_user(user, len(catalogue)) if user is not None else _of_history(history.split(","), catalogue, k, params)
+    for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
+        typer.echo(f"{rank:3d}  {score:8.3f}  {catalogue.item_ids[item]}  {catalogue.titles[item]}")
+
+
+@data_app.command("add")
+def add_data(folder: Path, name: Annotated[str | None, typer.Option(help="Its name here; the folder's by default.")] = None,
+             raw_format: FormatOption = None, column: ColumnOption = None) -> None:
+    """Check a folder of raw files, copy it to data/raw/NAME, `dvc add` it, and write conf/dataset/NAME.yaml if absent."""
+    name = name or folder.resolve().name
+    preset, place = CONF / "dataset" / f"{name}.yaml", RAW / name
+    if place.exists():
+        raise ValueError(f"{place} exists already; remove it first, or give another --name")
+    options = _ingest_options(folder, preset, raw_format, column)
+    _describe(folder, options)
+    shutil.copytree(folder, place)
+    if not preset.exists():
+        _write_preset(preset, name, options)
+        typer.echo(f"wrote {preset}; set there what makes up an item's text, filters and split")
+    subprocess.run(["dvc", "add", "--quiet", str(place)], check=True)
+    typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
+
+
+@data_app.command("validate")
+def validate_data(folder: Path, raw_format: FormatOption = None, column: ColumnOption = None) -> None:
+    """Count rows and columns of raw files and name their problems. Nothing is written."""
+    _describe(folder, _ingest_options(folder, CONF / "dataset" / f"{folder.resolve().name}.yaml", raw_format, column))
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """The data sets that have a preset, and whether their files are here."""
+    for preset in sorted((CONF / "dataset").glob("*.yaml")):
+        path = yaml.safe_load(preset.read_text(encoding="utf-8"))["ingest"]["path"]
+        typer.echo(f"{preset.stem:16} {'here' if Path(path).exists() else 'absent':7} {path}")
+
+
+def compose(overrides: list[str]) -> str:
+    """conf/ with overrides as YAML text: what `dvc exp run -S` writes to params.yaml."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base=None):
+            config = hydra_compose("config", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"conf/: {error}") from error
+    OmegaConf.resolve(config)
+    return OmegaConf.to_yaml(config)
+
+
+def check_options(config) -> None:
+    """Parse the options of every chosen kind, which each stage otherwise does when it starts."""
+    from pipeline_lib.variants import embedding_for, recommender_for, tokenizer_for
+
+    for source in config.embed.sources:
+        config.embed.options[source].parse(embedding_for(source).Config)
+    config.tokenizer.options.parse(tokenizer_for(config.tokenizer.kind).Config)
+    config.recommender.options.parse(recommender_for(config.recommender.kind).Config)
+
+
+def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns: list[str] | None) -> IngestParams:
+    from pipeline_lib.interactions.detection import detect_format
+
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: no such folder; expected one that holds the raw files")
+    if preset.exists() and raw_format is None and not columns:
+        return parse(IngestParams, yaml.safe_load(preset.read_text(encoding="utf-8"))["ingest"], f"{preset}: ingest")
+    wrong = [pair for pair in columns or [] if "=" not in pair]
+    if wrong:
+        raise ValueError(f"--column {wrong[0]}: expected ours=theirs, e.g. user_id=customer")
+    mapping = dict(pair.split("=", 1) for pair in columns or [])
+    return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping)
+
+
+def _describe(folder: Path, options: IngestParams) -> None:
+    from pipeline_lib.interactions.reading import read_raw
+    from pipeline_lib.interactions.validation import describe_raw
+
+    raw = read_raw(folder, options)
+    for line in raw.bad_rows:
+        typer.echo(f"left out: {line}")
+    typer.echo(f"{folder} ({options.format})")
+    for key, value in describe_raw(raw).items():
+        typer.echo(f"  {key}: {value}")
+
+
+def _write_preset(preset: Path, name: str, options: IngestParams) -> None:
+    ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns)}
+    body = yaml.safe_dump({"preset": {"dataset": name}, "ingest": ingest}, sort_keys=False)
+    with artifacts.writing_file(preset) as place:
+        place.write_text(f"# @package _global_\n{body}", encoding="utf-8")
+
+
+def _of_user(user: str, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = artifacts.read_user_ids(USERS)
+    if user not in ids:
+        raise ValueError(f"--user {user}: no such user in {USERS}; ids look like {ids[0]}; for anybody else give --history")
+    rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", num_items)["all"]
+    rows = np.flatnonzero(rankings.users == ids.index(user))
+    if not len(rows):
+        raise ValueError(f"--user {user}: not among the test users (too short a history?); give --history instead")
+    start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
+    return rankings.items.values[start:stop], rankings.scores[start:stop]
+
+
+def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, k: int,
+                params: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Rank for a user whom no stage has seen."""
+    from dataclasses import replace
+
+    from pipeline_lib.ragged import Ragged
+    from pipeline_lib.training.device import make_accelerator
+    from pipeline_lib.variants import recommender_for, sequences_for
+
+    known = {item_id: item for item, item_id in enumerate(catalogue.item_ids)}
+    unknown = [item_id for item_id in item_ids if item_id not in known]
+    if unknown:
+        raise ValueError(f"--history: item {unknown[0]} is not in {ITEMS}; ids look like {catalogue.item_ids[0]}")
+    config = load_params(params)
+    vectors = Path("data/embed") / config.tokenizer.source
+    cf_vectors = Path("data/embed") / config.tokenizer.cf_source
+    inputs = artifacts.read_recommender_inputs(SEQUENCES, TOKENS, vectors, cf_vectors, SPLIT, ())
+    decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False)
+    new_user = len(artifacts.read_user_ids(USERS))
+    cases = artifacts.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
+                            Ragged.from_rows([[0]]), np.array([False]))
+    examples = sequences_for(config.recommender.kind).examples_of_cases(cases, inputs.identifiers, config.sequences)
+    ranker = recommender_for(config.recommender.kind).load_ranker(
+        artifacts.read_model(MODEL), inputs, decode, accelerator=make_accelerator(config.training.precision),
+        seed=config.seed)
+    ranking = ranker.rank(examples, cases).rankings[0]
+    return ranking.items.values, ranking.scores
+
+
+if __name__ == "__main__":
+    main()

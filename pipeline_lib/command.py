@@ -1,0 +1,32 @@
+"""How a stage or command starts and how it fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError, ImportError)
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Run a typer function as a program. Exit status 1, and one line, for an error that a user can mend."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """The same for a typer app of several commands."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for noisy in ("httpx", "faiss", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except USER_ERRORS as error:
+        if os.environ.get("SIDFLOW_DEBUG") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,179 @@
+"""The trie of legal identifiers, as flat arrays: a step of all beams of all users is a handful of tensor operations.
+
+Nodes of a level are numbered from 0 in the order of their prefixes, the root is the only node of level 0, and the
+nodes of level L are the leaves. Shapes: N items, L levels, K codes of a level, C = K choices of a level (K + 1 where
+identifiers vary in length: the last choice is the end).
+
+Identifiers of different lengths are right-padded with -1. The end is then a choice of its own at every level, number
+K, and one identifier may be the prefix of another. An identifier of full length L ends without a choice; append one
+column of -1 and a level of size 0 where the model has to score the end of those too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BITS = 8
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Build it with `build_trie`.
+
+    Args:
+        level_sizes: K of each level.
+        num_choices: C of each level.
+        keys: a level ``(nodes of the next level,)`` int64, rising: ``node * C + choice`` of each edge.
+        masks: a level ``(nodes, ceil(C / 8))`` uint8: the legal choices of each node, a bit each.
+        unpacked: ``(256,)`` int64: the 8 bytes of entry b are the bits of b, the lowest first, as booleans.
+        items: ``(N,)`` int64, the items of leaf 0, then of leaf 1, ...
+        item_offsets: ``(leaves + 1,)`` int64, where the items of each leaf start.
+    """
+
+    level_sizes: tuple[int, ...]
+    num_choices: tuple[int, ...]
+    keys: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+    unpacked: Tensor
+    items: Tensor
+    item_offsets: Tensor
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.level_sizes)
+
+    @property
+    def num_leaves(self) -> int:
+        return len(self.item_offsets) - 1
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether identifiers differ in length, so that the last choice of a level is the end."""
+        return self.num_choices != self.level_sizes
+
+    @property
+    def device(self) -> torch.device:
+        return self.items.device
+
+    def num_nodes(self, level: int) -> int:
+        return 1 if level == 0 else len(self.keys[level - 1])
+
+    def allowed(self, level: int, nodes: Tensor) -> Tensor:
+        """Which choices lead on to an item: ``(..., C)`` bool for nodes ``(...)`` int64 of a level."""
+        packed = self.masks[level][nodes]
+        return self.unpacked[packed.int()].view(torch.bool)[..., : self.num_choices[level]]
+
+    def step(self, level: int, nodes: Tensor, choices: Tensor) -> Tensor:
+        """Follow legal choices: nodes ``(...)`` of the next level. An illegal choice leads to an arbitrary node."""
+        found = torch.searchsorted(self.keys[level], nodes * self.num_choices[level] + choices)
+        return found.clamp_(max=len(self.keys[level]) - 1)
+
+    def find(self, codes: Tensor) -> Tensor:
+        """The leaf of each identifier: ``(...)`` int64 for codes ``(..., L)``, -1 where no item has these codes."""
+        if codes.shape[-1] != self.num_levels:
+            raise ValueError(f"identifiers have {codes.shape[-1]} codes, but the trie has {self.num_levels} levels")
+        nodes = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=self.device)
+        legal = torch.ones_like(nodes, dtype=torch.bool)
+        for level, size in enumerate(self.level_sizes):
+            code = codes[..., level].long()
+            legal &= (code < size) & (code >= (-1 if self.has_ends else 0))
+            choice = torch.where(code < 0, size, code)
+            following = self.step(level, nodes, choice)
+            legal &= self.keys[level][following] == nodes * self.num_choices[level] + choice
+            nodes = following
+        return torch.where(legal, nodes, -1)
+
+    def leaf_items(self, leaf: int) -> Tensor:
+        """The items that share an identifier, ``(n,)`` int64, in the order they were given."""
+        start, stop = self.item_offsets[leaf : leaf + 2].tolist()
+        return self.items[start:stop]
+
+
+def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.device | str = "cpu",
+               items: np.ndarray | None = None) -> Trie:
+    """Sort the identifiers once; every node is then a run of rows.
+
+    Items that share an identifier share a leaf. Memory beside the edges: ``nodes * C / 8`` bytes a level.
+
+    Args:
+        codes: ``(N, L)`` int, each row right-padded with -1.
+        level_sizes: codes of each level.
+        device: where the arrays go.
+        items: ``(N,)`` int, the item of each row; its number by default. Give it to rank within a part of the items.
+
+    Raises:
+        ValueError: if there is no item, shapes differ, a code does not fit its level, or a code follows the end.
+    """
+    codes = np.asarray(codes)
+    sizes = tuple(int(size) for size in level_sizes)
+    items = np.arange(len(codes)) if items is None else np.asarray(items)
+    _check(codes, sizes, items)
+    has_ends = bool((codes < 0).any())
+    num_choices = tuple(size + has_ends for size in sizes)
+    choices = np.where(codes < 0, sizes, codes).astype(np.int64)  # the end is the highest choice of its level
+
+    order = _sorted_order(choices, num_choices)
+    choices = choices[order]
+    opens = np.zeros(len(choices), dtype=bool)  # rows where a new node starts
+    opens[0] = True
+    nodes = np.zeros(len(choices), dtype=np.int64)
+    keys, masks, num_nodes = [], [], 1
+    for level, width in enumerate(num_choices):
+        edges = nodes * width + choices[:, level]
+        opens[1:] |= edges[1:] != edges[:-1]
+        keys.append(edges[opens])
+        masks.append(_packed_masks(keys[-1], num_nodes, width))
+        nodes, num_nodes = np.cumsum(opens) - 1, len(keys[-1])
+    starts = np.append(np.flatnonzero(opens), len(choices))
+    unpacked = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(np.int64)[:, 0]
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return Trie(sizes, num_choices, tuple(map(tensor, keys)), tuple(map(tensor, masks)), tensor(unpacked),
+                tensor(items[order].astype(np.int64)), tensor(starts))
+
+
+def _sorted_order(choices: np.ndarray, num_choices: tuple[int, ...]) -> np.ndarray:
+    """``(N,)`` int64, rows in lexicographic order, equal ones as given."""
+    if np.prod([float(width) for width in num_choices]) >= 2.0**62:
+        return np.lexsort(choices.T[::-1])
+    flat = choices[:, 0].copy()
+    for level in range(1, len(num_choices)):
+        flat = flat * num_choices[level] + choices[:, level]
+    return np.argsort(flat, kind="stable")
+
+
+def _packed_masks(keys: np.ndarray, num_nodes: int, width: int) -> np.ndarray:
+    """``(nodes, ceil(C / 8))`` uint8, from the rising edges of a level."""
+    num_bytes = -(-width // BITS)
+    masks = np.zeros(num_nodes * num_bytes, dtype=np.uint8)
+    node, choice = np.divmod(keys, width)
+    place = node * num_bytes + choice // BITS
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    masks[place[first]] = np.bitwise_or.reduceat(np.left_shift(1, choice % BITS).astype(np.uint8), first)
+    return masks.reshape(num_nodes, num_bytes)
+
+
+def _check(codes: np.ndarray, sizes: tuple[int, ...], items: np.ndarray) -> None:
+    if codes.ndim != 2 or codes.shape[1] != len(sizes) or not sizes:
+        raise ValueError(f"identifiers have shape {codes.shape}, expected (items, {len(sizes)}) for level sizes {sizes}")
+    if not len(codes):
+        raise ValueError("there is no item to build a trie of; is the set of candidate items empty?")
+    if items.shape != (len(codes),):
+        raise ValueError(f"items have shape {items.shape}, expected ({len(codes)},), one for each row of codes")
+    for level, size in enumerate(sizes):
+        column = codes[:, level]
+        wrong = np.flatnonzero((column < -1) | (column >= size))
+        if len(wrong):
+            raise ValueError(f"item {items[wrong[0]]} has code {column[wrong[0]]} at level {level}, which does not fit "
+                             f"a level of {size} codes; re-run quantize after changing level sizes")
+    late = np.flatnonzero(((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1))
+    if len(late):
+        raise ValueError(f"item {items[late[0]]} has codes {codes[late[0]].tolist()}, with a code behind a -1; "
+                         "pad shorter identifiers on the right")
+    if (codes[:, 0] < 0).all():
+        raise ValueError("every identifier is empty (-1 at level 0); re-run quantize")

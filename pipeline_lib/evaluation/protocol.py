@@ -1,0 +1,42 @@
+"""The protocol of a run in one line: figures may stand in one row only where this line is the same."""
+
+from pathlib import PurePath
+
+from pipeline_lib.params import IngestParams, Params, SplitParams
+
+
+def describe_protocol(params: Params) -> str:
+    """Everything that decides which users are asked for, with which histories, targets and candidates.
+
+    Options that are off are left out, e.g. ``beauty | leave_one_out, one target | full ranking | history kept``.
+    """
+    parts = [PurePath(params.ingest.path).name, *_filters(params.ingest), ", ".join(_split(params.split)),
+             "given candidates" if params.decode.kind == "score" else "full ranking",
+             "history filtered" if params.decode.filter_history else "history kept"]
+    return " | ".join(parts)
+
+
+def _filters(ingest: IngestParams) -> list[str]:
+    limits = {"rating from": ingest.min_rating, "time from": ingest.after, "time before": ingest.before}
+    filters = [f"{name} {value:.15g}" for name, value in limits.items() if value is not None]
+    cores = (ingest.k_core.user, ingest.k_core.item)
+    if max(cores) > 0:
+        filters.append(f"{cores[0]}-core" if cores[0] == cores[1] else f"user {cores[0]}-core, item {cores[1]}-core")
+    return [", ".join(filters)] if filters else []
+
+
+def _split(split: SplitParams) -> list[str]:
+    kinds = {
+        "leave_one_out": ["leave_one_out", "one target"],
+        "ratio": [f"ratio {':'.join(f'{ratio:g}' for ratio in split.ratios)} by {split.by}", "all held-out targets"],
+        "by_user": [f"by_user {split.valid_users:g} valid {split.test_users:g} test", "one target"],
+        "given": [f"given {split.file}", "all held-out targets"],
+    }
+    details = list(kinds.get(split.kind, [split.kind]))
+    if split.max_history is not None:
+        details.append(f"last {split.max_history} interactions")
+    if split.unseen_user_share > 0:
+        details.append(f"unseen users {split.unseen_user_share:g}")
+    if split.min_history > 1:
+        details.append(f"history from {split.min_history}")
+    return details

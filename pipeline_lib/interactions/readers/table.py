@@ -1,0 +1,103 @@
+"""Plain tables: CSV, TSV or Parquet, with a mapping from our column names to the file's."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from pipeline_lib.interactions.readers.delimited import Layout, read_columns, read_header
+from pipeline_lib.interactions.readers.raw_file import ROW, RawFile, require_columns
+from pipeline_lib.interactions.readers.text_files import find_file, find_optional_file, opened, read_content
+from pipeline_lib.interactions.readers.times import seconds_from_iso, seconds_from_number
+
+ENDINGS = ("csv", "tsv", "parquet")
+OURS = ("user_id", "item_id", "timestamp", "rating")
+
+
+def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFile, RawFile | None]:
+    """Read ``interactions.*``, or the only table of the folder, and ``items.*`` where it is there."""
+    for name in columns:
+        if name not in OURS:
+            raise ValueError(f"params: ingest.columns.{name} is not known; known: {', '.join(OURS)}")
+    names = {name: columns.get(name, name) for name in OURS}
+    path = (find_optional_file(folder, *(f"interactions.{ending}" for ending in ENDINGS))
+            or find_file(folder, *(f"*.{ending}" for ending in ENDINGS)))
+    required = ["user_id", "item_id", *(["timestamp"] if ordered or "timestamp" in columns else []),
+                *(["rating"] if "rating" in columns else [])]
+    rows = _read_table(path, {names[name]: name for name in OURS}, [names[name] for name in required], others=False)
+    is_text = rows.schema.get("timestamp") == pl.String
+    interactions = RawFile(path, rows, names, **(_time_form(rows["timestamp"]) if is_text else {}))
+
+    item_path = find_optional_file(folder, *(f"items.{ending}" for ending in ENDINGS))
+    if item_path is None or item_path == path:
+        return interactions, None
+    items = _read_table(item_path, {names["item_id"]: "item_id"}, [names["item_id"]], others=True)
+    return interactions, RawFile(item_path, items, names)
+
+
+def _read_table(path: Path, ours: Mapping[str, str], required: list[str], others: bool) -> pl.DataFrame:
+    """`ROW` and the columns under our names; with ``others`` also those that have none of our names."""
+    ending = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
+    if ending == "parquet":
+        return _read_parquet(path, ours, required, others)
+    layout = Layout(separator="\t" if ending == "tsv" else ",", quoted=True)
+    content = read_content(path)
+    header = read_header(path, content, layout)
+    return read_columns(path, content, layout, len(header), _picked(path, header, ours, required, others))
+
+
+def _read_parquet(path: Path, ours: Mapping[str, str], required: list[str], others: bool) -> pl.DataFrame:
+    with opened(path) as file:
+        source = path if path.suffix != ".gz" else io.BytesIO(file.read())
+    try:
+        header = list(pl.read_parquet_schema(source))
+        picked = _picked(path, header, ours, required, others)
+        table = pl.read_parquet(source, columns=[header[place] for place in picked.values()])
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a whole Parquet file ({reason}); copy or download it again") from error
+    table = table.rename({header[place]: name for name, place in picked.items()})
+    return table.select(pl.int_range(1, table.height + 1, dtype=pl.UInt32).alias(ROW),
+                        *(_plain(path, name, table.schema[name], header[place]) for name, place in picked.items()))
+
+
+def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str], others: bool) -> dict[str, int]:
+    require_columns(path, header, required)
+    picked = {ours[name]: place for place, name in enumerate(header) if name in ours}
+    for place, name in enumerate(header if others else []):
+        if name in ours:
+            continue
+        if name in picked:
+            taken = header[picked[name]]
+            raise ValueError(f"{path}: column {name} stands beside {taken}, which ingest.columns takes as {name}; "
+                             "rename one")
+        picked[name] = place
+    return picked
+
+
+def _plain(path: Path, name: str, kind: pl.DataType, column: str) -> pl.Expr:
+    """Ids and attributes as text, times as Unix seconds, ratings as numbers."""
+    value = pl.col(name)
+    if name == "timestamp" and kind.is_temporal():
+        if kind.base_type() in (pl.Datetime, pl.Date):
+            return value.cast(pl.Datetime("ms", kind.time_zone) if kind == pl.Datetime else pl.Datetime("ms")).dt.epoch("s")
+    elif name in ("timestamp", "rating") and (kind.is_numeric() or kind == pl.String):
+        return value
+    elif name not in ("timestamp", "rating"):
+        if kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum):
+            return value.cast(pl.String)
+        if not name.endswith("_id") and (kind.is_float() or kind.is_temporal() or kind in (pl.Boolean, pl.Null)):
+            return value.cast(pl.String)
+        if kind == pl.List and (kind.inner == pl.String or kind.inner.is_numeric() or kind.inner == pl.Categorical):
+            return value.cast(pl.List(pl.String))
+    expected = {"timestamp": "numbers, dates or text", "rating": "numbers or text"}.get(name, "text or integers")
+    raise ValueError(f"{path}: column {column} is {kind}, expected {expected}; convert it before adding the file")
+
+
+def _time_form(timestamps: pl.Series) -> dict:
+    """Numbers or ISO times, as the first value that is not empty has it."""
+    first = timestamps.filter((timestamps != "").fill_null(False)).head(1)
+    if first.is_empty() or first.cast(pl.Float64, strict=False).is_not_null().all():
+        return {"seconds": seconds_from_number("timestamp"), "time_form": "a number, as in the rows above it"}
+    return {"seconds": seconds_from_iso("timestamp"), "time_form": "an ISO date or time (2020-01-02, 2020-01-02 03:04:05)"}

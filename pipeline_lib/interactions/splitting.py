@@ -1,0 +1,259 @@
+"""Who and what is held out: leave-one-out, a ratio, whole users, or a split that somebody released.
+
+Every kind only gives each interaction a part; histories, targets, seen and warm follow from the parts in one place.
+Shapes: n interactions (of U users, sorted by user, then time), N items.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipeline_lib.artifacts import Cases, Split
+from pipeline_lib.interactions.given_split import PARTS, first_places
+from pipeline_lib.params import SplitParams
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.seeding import numpy_generator
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VALID, TEST = (PARTS[name] for name in ("train", "valid", "test"))
+CONTEXT = len(PARTS)  # the history of a user that nothing is trained on
+KINDS = ("leave_one_out", "ratio", "by_user", "given")
+
+
+@dataclass(frozen=True)
+class _Log:
+    """``users``, ``items (n,)`` int32, sorted by user, then time; ``times (n,)`` int64; ``parts (n,)`` int8."""
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray
+    parts: np.ndarray
+
+    def count(self, rows: np.ndarray) -> np.ndarray:
+        """``(U,)``: how many of the rows (a mask) belong to each user."""
+        return np.bincount(self.users[rows], minlength=self.num_users)
+
+    @property
+    def num_users(self) -> int:
+        return int(self.users[-1]) + 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.bincount(self.users, minlength=self.num_users)
+
+    @property
+    def from_end(self) -> np.ndarray:
+        """``(n,)``: how many interactions the user has after this one."""
+        return (np.cumsum(self.lengths) - 1)[self.users] - np.arange(len(self.users))
+
+    def take(self, rows: np.ndarray) -> "_Log":
+        return _Log(self.users[rows], self.items[rows], self.times[rows], self.parts[rows])
+
+
+def split_interactions(interactions: pa.Table, num_items: int, options: SplitParams, *, order: str,
+                       given: pl.DataFrame | None = None, seed: int) -> Split:
+    """Split interactions into what may be trained on and the users to rank for.
+
+    Kinds:
+        leave_one_out: the last item is the test target, the one before it the validation target, and part of the test
+            history; users with fewer than 3 interactions are trained on only.
+        ratio: by time, one cut for all interactions at the quantiles of ``ratios`` (SETRec); by history, one in each
+            user's history. Several targets a user.
+        by_user: some users are for test, some for validation, the others for training; held-out users have their last
+            item as target and all before it as history (STORE).
+        given: the parts of a file. Without a valid part, each user's last training item (a random one where there is no
+            order) becomes the validation target if another is left.
+
+    ``max_history`` cuts histories before all this. ``unseen_user_share`` of the users, those with the shortest
+    histories that can be evaluated, are taken out of training and validation: all but their test targets is history.
+
+    Args:
+        interactions: as ``artifacts.INTERACTIONS``.
+        num_items: N.
+        order: ``ingest.order``: ``time``, ``position`` or ``none``.
+        given: as ``read_given_split`` returns it, for the kind ``given``.
+
+    Returns:
+        Users rising, histories and training lists in time order, repeats kept. Groups of popularity hold equal numbers
+        of warm items; cold items are in the last.
+
+    Raises:
+        ValueError: if the kind does not fit the order of the data, or a part is empty.
+    """
+    _refuse(options, order)
+    log = (_given_log(interactions, num_items, given, order) if options.kind == "given" else
+           _Log(*(interactions[name].to_numpy() for name in ("user", "item", "timestamp")),
+                np.zeros(len(interactions), np.int8)))
+    if not len(log.users) or (np.diff(log.users) < 0).any():
+        raise ValueError("interactions are empty or not sorted by user; re-run ingest")
+    if options.max_history is not None:
+        log = log.take(log.from_end < options.max_history)
+    rng = numpy_generator(seed, "split")
+    log = replace(log, parts=_parts(log, options, order, rng))
+    if options.unseen_user_share > 0:
+        log = replace(log, parts=_without_training(log, options, rng))
+    return _assemble(log, num_items, options)
+
+
+def _refuse(options: SplitParams, order: str) -> None:
+    if options.kind not in KINDS:
+        raise ValueError(f"params: split.kind is {options.kind}; known: {', '.join(KINDS)}")
+    if order == "none" and options.kind != "given":
+        raise ValueError(f"params: split.kind={options.kind} needs an order, but ingest.order=none says that this data "
+                         "has none; use split.kind=given with a split file")
+    if options.max_history is not None and options.max_history < 1:
+        raise ValueError(f"params: split.max_history is {options.max_history}, expected at least 1, or null for all")
+    for name in ("unseen_user_share", "test_users", "valid_users"):
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"params: split.{name} is {getattr(options, name)}, expected a share of users from 0 to "
+                             "below 1")
+    if options.kind == "by_user" and options.unseen_user_share > 0:
+        raise ValueError("params: split.unseen_user_share does not go with split.kind=by_user, where no test user is "
+                         "trained on; set it to 0")
+    if options.kind != "ratio":
+        return
+    if options.by not in ("time", "history"):
+        raise ValueError(f"params: split.by is {options.by}; known: time, history")
+    if options.by == "time" and order == "position":
+        raise ValueError("params: split.by=time needs real times, but with ingest.order=position a timestamp is a "
+                         "place in the user's own history; use split.by=history")
+    if len(options.ratios) != 3 or min(options.ratios) < 0 or abs(sum(options.ratios) - 1) > 1e-6:
+        raise ValueError(f"params: split.ratios is {list(options.ratios)}, expected shares for train, valid and test "
+                         "that sum to 1")
+
+
+def _parts(log: _Log, options: SplitParams, order: str, rng: np.random.Generator) -> np.ndarray:
+    """``(n,)`` int8."""
+    if options.kind == "leave_one_out":
+        held_out = np.array([TEST, VALID, TRAIN], np.int8)[np.minimum(log.from_end, 2)]
+        return np.where((log.lengths >= 3)[log.users], held_out, np.int8(TRAIN))
+    if options.kind == "ratio":
+        return _ratio_parts(log, options)
+    if options.kind == "by_user":
+        return _user_parts(log, options, rng)
+    return log.parts if (log.parts == VALID).any() else _with_validation(log, order, rng)
+
+
+def _ratio_parts(log: _Log, options: SplitParams) -> np.ndarray:
+    shares = np.cumsum(options.ratios)[:2] + 1e-9  # 0.1 + 0.2 must not fall short of 0.3
+    if options.by == "time":
+        cuts = np.floor(shares * len(log.times)).astype(int).clip(max=len(log.times) - 1)
+        return np.searchsorted(np.partition(log.times, cuts)[cuts], log.times, side="right").astype(np.int8)
+    place = log.lengths[log.users] - 1 - log.from_end
+    cuts = np.floor(shares[:, None] * log.lengths).astype(int)  # (2, U)
+    return (place >= cuts[:, log.users]).sum(axis=0).astype(np.int8)
+
+
+def _user_parts(log: _Log, options: SplitParams, rng: np.random.Generator) -> np.ndarray:
+    there = log.lengths > 0
+    able = rng.permutation(np.flatnonzero(log.lengths > options.min_history))
+    num_test, num_valid = (round(share * there.sum()) for share in (options.test_users, options.valid_users))
+    target = np.full(log.num_users, TRAIN, dtype=np.int8)
+    target[able[:num_test]] = TEST
+    target[able[num_test : num_test + num_valid]] = VALID
+    parts = target[log.users]
+    parts[(parts != TRAIN) & (log.from_end > 0)] = CONTEXT
+    return parts
+
+
+def _with_validation(log: _Log, order: str, rng: np.random.Generator) -> np.ndarray:
+    """Hold out one training item of each user that has another: the last, or a random one where there is no order."""
+    parts, rows = log.parts.copy(), np.flatnonzero(log.parts == TRAIN)
+    if order == "none":
+        rows = rows[np.lexsort((rng.random(len(rows)), log.users[rows]))]
+    users = log.users[rows]
+    last = np.append(users[1:] != users[:-1], True) & (log.count(log.parts == TRAIN)[users] >= 2)
+    parts[rows[last]] = VALID
+    return parts
+
+
+def _without_training(log: _Log, options: SplitParams, rng: np.random.Generator) -> np.ndarray:
+    num_targets = log.count(log.parts == TEST)
+    if options.kind == "leave_one_out":
+        num_targets = np.minimum(log.lengths, 1)  # without training, two interactions are enough
+    able = rng.permutation(np.flatnonzero((num_targets > 0) & (log.lengths - num_targets >= options.min_history)))
+    able = able[np.argsort(log.lengths[able], kind="stable")]
+    unseen = np.zeros(log.num_users, dtype=bool)
+    unseen[able[: round(options.unseen_user_share * (log.lengths > 0).sum())]] = True
+    parts = log.parts.copy()
+    if options.kind == "leave_one_out":
+        parts[unseen[log.users] & (log.from_end == 0)] = TEST
+    parts[unseen[log.users] & (parts != TEST)] = CONTEXT
+    return parts
+
+
+def _given_log(interactions: pa.Table, num_items: int, given: pl.DataFrame | None, order: str) -> _Log:
+    """The rows of a split file by user, then position, or else the place of the pair in the interactions."""
+    if given is None:
+        raise ValueError("params: split.kind=given needs a table; set split.file to a file inside ingest.path")
+    users, items = given["user"].to_numpy(), given["item"].to_numpy()
+    if "position" in given.columns:
+        times = given["position"].to_numpy()
+    elif order == "none":
+        times = np.arange(len(given))
+    else:
+        times = first_places(interactions, num_items, users, items)
+    sort = np.lexsort((times, users))
+    return _Log(users[sort], items[sort], times[sort], given["part"].to_numpy()[sort])
+
+
+def _assemble(log: _Log, num_items: int, options: SplitParams) -> Split:
+    trained = log.parts == TRAIN
+    num_trained = log.count(trained)
+    users = np.flatnonzero(num_trained)
+    cases = {}
+    for name, part in (("valid", VALID), ("test", TEST)):
+        context = trained | (log.parts == CONTEXT) | (log.parts == VALID) & (part == TEST)
+        cases[name] = _cases(log, context, log.parts == part, num_trained > 0, options.min_history)
+        if not len(cases[name]):
+            raise ValueError(_why_empty(name, log, log.parts == part, options))
+    train_count = np.bincount(log.items[trained], minlength=num_items).astype(np.int32)
+    logger.info("split %s: %d users (%d interactions) to train on, %d to validate, %d to test, %d of %d items cold",
+                options.kind, len(users), trained.sum(), len(cases["valid"]), len(cases["test"]),
+                (train_count == 0).sum(), num_items)
+    return Split(users.astype(np.int32), _rows(log.items[trained], num_trained[users]), cases["valid"], cases["test"],
+                 train_count, train_count > 0, popularity_groups(train_count))
+
+
+def popularity_groups(train_count: np.ndarray) -> np.ndarray:
+    """Five groups of equal numbers of warm items, 1 the most popular; ties by index, cold items in group 5 (SETRec).
+
+    Args:
+        train_count: ``(N,)`` whole numbers.
+
+    Returns:
+        ``(N,)`` int8.
+    """
+    groups = np.full(len(train_count), 5, dtype=np.int8)
+    warm = np.argsort(-train_count, kind="stable")[: (train_count > 0).sum()]
+    groups[warm] = 1 + np.arange(len(warm)) * 5 // max(len(warm), 1)
+    return groups
+
+
+def _cases(log: _Log, context: np.ndarray, target: np.ndarray, seen: np.ndarray, min_history: int) -> Cases:
+    num_targets, num_context = log.count(target), log.count(context)
+    kept = (num_targets > 0) & (num_context >= min_history)
+    users, of_kept = np.flatnonzero(kept), kept[log.users]
+    return Cases(users.astype(np.int32), _rows(log.items[context & of_kept], num_context[users]),
+                 _rows(log.items[target & of_kept], num_targets[users]), seen[users])
+
+
+def _rows(values: np.ndarray, lengths: np.ndarray) -> Ragged:
+    return Ragged(values.astype(np.int32, copy=False), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def _why_empty(name: str, log: _Log, target: np.ndarray, options: SplitParams) -> str:
+    lengths = log.lengths[log.lengths > 0]
+    found = f"{len(lengths)} users with {lengths.min()} to {lengths.max()} interactions"
+    if target.any():
+        return (f"split.kind={options.kind} leaves nobody to evaluate for {name}: every history before a target is "
+                f"shorter than split.min_history={options.min_history} ({found}); lower split.min_history")
+    remedy = {"leave_one_out": "a user needs at least 3 interactions, after the cut to split.max_history",
+              "ratio": f"raise its share in split.ratios={list(options.ratios)}",
+              "by_user": f"raise split.{name}_users, or lower split.min_history={options.min_history}",
+              "given": f"the split file has no row for {name} that can be used"}[options.kind]
+    return f"split.kind={options.kind} gives no {name} target ({found}); {remedy}"

@@ -1,0 +1,114 @@
+"""Training of a ResidualVAE on a table of vectors that stays in memory as a whole.
+
+Shapes: N vectors, D dimensions, L levels, K codewords per level.
+"""
+
+import logging
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib.quantizers.collisions import collision_rate
+from pipeline_lib.quantizers.residual_vae import ResidualVAE
+
+KMEANS_ITERATIONS = 10
+RARE = 0.2  # a codeword that is used less than this share of the average is revived
+REVIVAL_SAMPLE = 8  # vectors a codeword that revival draws from
+MEASURE_EVERY = 5  # epochs between two looks at all vectors
+
+log = logging.getLogger(__name__)
+
+
+def fit_residual_vae(model: ResidualVAE, vectors: Tensor, *, epochs: int, batch_size: int, learning_rate: float,
+                     weight_decay: float, commitment: float, kmeans_init: bool, revive_dead: bool, patience: int,
+                     generator: torch.Generator) -> list[dict[str, float]]:
+    """Train with AdamW; leave the model in the state of its best epoch.
+
+    The best epoch has the smallest sum of the unexplained share of the vectors' squares and of the share of items
+    that collide: either alone is misleading (random codes collide least, an autoencoder that ignores rare items
+    reconstructs well). Both are measured every fifth epoch, and training stops ``patience`` epochs after the best.
+
+    Args:
+        model: changed in place.
+        vectors: ``(N, D)`` on the model's device; ``N`` at least K.
+        commitment: weight of the commitment loss (beta).
+        kmeans_init: start the codebooks at k-means of all encoded vectors, level by level.
+        revive_dead: after each epoch, put random residuals in place of codewords that are hardly used.
+        generator: on the CPU; orders the batches, starts k-means, draws residuals.
+
+    Returns:
+        A mapping an epoch: losses, the lowest utilisation of a level, and where measured ``unexplained`` and
+        ``collision_rate``.
+
+    Raises:
+        ValueError: if an epoch's loss is not a finite number.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    levels, codebook_size, _ = model.quantizer.codebooks.shape
+    if kmeans_init:
+        with torch.no_grad():
+            model.quantizer.fit_codebooks(model.latents(vectors), KMEANS_ITERATIONS, generator)
+    history, best, best_epoch, best_state, started = [], np.inf, 0, None, time.perf_counter()
+    for epoch in range(1, epochs + 1):
+        row, usage = _run_epoch(model, optimizer, vectors, batch_size, commitment, generator)
+        row = {"epoch": epoch, **row}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(f"the loss of the quantizer is {row['loss']} in epoch {epoch}; lower its learning_rate "
+                             f"(now {learning_rate})")
+        if epoch % MEASURE_EVERY == 0 or epoch == epochs:
+            row |= measure(model, vectors)
+            score = row["unexplained"] + row["collision_rate"]
+            if score < best:
+                best, best_epoch = score, epoch
+                best_state = {name: value.clone() for name, value in model.state_dict().items()}
+        history.append(row)
+        log.info("epoch %d: %s, %.1f s", epoch, ", ".join(f"{name} {value:.4f}" for name, value in row.items()
+                                                          if name != "epoch"), time.perf_counter() - started)
+        if epoch - best_epoch >= max(patience, MEASURE_EVERY):
+            break
+        if revive_dead:
+            sample = torch.randperm(len(vectors), generator=generator)[: REVIVAL_SAMPLE * codebook_size]
+            with torch.no_grad():
+                latents = model.latents(vectors[sample.to(vectors.device)])
+            model.quantizer.revive_dead(latents, usage, RARE * len(vectors) / codebook_size, generator)
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    log.info("kept epoch %d of %d", best_epoch, len(history))
+    return history
+
+
+@torch.no_grad()
+def measure(model: ResidualVAE, vectors: Tensor, rows_at_once: int = 65536) -> dict[str, float]:
+    """The share of the squares of ``vectors (N, D)`` that is not reconstructed, and the share of colliding items."""
+    missed, codes = 0.0, []
+    for part in vectors.split(rows_at_once):
+        reconstructed, quantized = model(part)
+        missed += (reconstructed - part).square().sum().item()
+        codes.append(quantized.codes)
+    return {"unexplained": missed / max(vectors.square().sum().item(), 1e-30),
+            "collision_rate": collision_rate(torch.cat(codes).cpu().numpy())}
+
+
+def _run_epoch(model: ResidualVAE, optimizer: torch.optim.Optimizer, vectors: Tensor, batch_size: int,
+               commitment: float, generator: torch.Generator) -> tuple[dict[str, float], Tensor]:
+    """One pass in random order: mean losses, and how often each codeword ``(L, K)`` was chosen."""
+    levels, codebook_size, _ = model.quantizer.codebooks.shape
+    level_start = torch.arange(levels, device=vectors.device) * codebook_size
+    usage = torch.zeros(levels * codebook_size, dtype=torch.int64, device=vectors.device)
+    totals = torch.zeros(2, device=vectors.device)
+    for rows in torch.randperm(len(vectors), generator=generator).to(vectors.device).split(batch_size):
+        batch = vectors[rows]
+        reconstructed, quantized = model(batch)
+        losses = model.losses(batch, reconstructed, quantized, commitment)
+        optimizer.zero_grad(set_to_none=True)
+        (losses.reconstruction + losses.quantization).backward()
+        optimizer.step()
+        usage += torch.bincount((quantized.codes + level_start).flatten(), minlength=len(usage))
+        totals += torch.stack([losses.reconstruction, losses.quantization]).detach() * len(rows)
+    usage = usage.view(levels, codebook_size)
+    reconstruction, quantization = (totals / len(vectors)).tolist()
+    return {"loss": reconstruction + quantization, "reconstruction_loss": reconstruction,
+            "quantization_loss": quantization,
+            "utilisation": (usage > 0).float().mean(dim=1).min().item()}, usage

@@ -1,0 +1,38 @@
+"""Seconds, peak memory and throughput of each stage, in one small JSON file outside the cached outputs."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_lib import artifacts
+
+
+@contextlib.contextmanager
+def measure_stage(stage: str, path: Path, write: bool = True) -> Iterator[dict[str, float]]:
+    """Measure the block and put the result at ``stage`` in the JSON file, beside those of other stages.
+
+    Of several processes only one should ``write``.
+
+    Yields:
+        A dict for counts of one's own, e.g. ``measured["users"] = 2000``: a count of ``x`` also gives ``x_per_second``.
+    """
+    counts: dict[str, float] = {}
+    start = time.perf_counter()
+    yield counts
+    if not write:
+        return
+    seconds = time.perf_counter() - start
+    rates = {f"{name}_per_second": round(count / max(seconds, 1e-9), 1) for name, count in counts.items()
+             if not name.endswith("_per_second")}
+    entry = {"seconds": round(seconds, 2), "peak_memory_mib": round(peak_memory_mib(), 1), **counts, **rates}
+    timings = artifacts.read_json(path) if path.exists() else {}
+    artifacts.write_json(path, {**timings, stage: entry})
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

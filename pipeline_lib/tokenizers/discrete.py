@@ -1,0 +1,68 @@
+"""What all tokenizers that yield codes share: the form of their input, and the way from raw codes to identifiers.
+
+Shapes: N items, D dimensions, v vectors an item, L levels, K codewords per level.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline_lib.artifacts import Identifiers
+from pipeline_lib.evaluation.code_quality import describe_codes
+from pipeline_lib.quantizers.collisions import resolve_collisions
+
+
+def flat_vectors(vectors: np.ndarray) -> np.ndarray:
+    """One vector an item, ``(N, D)`` float32: the v vectors of ``(N, v, D)`` one after the other, ``(N, v * D)``.
+
+    Raises:
+        ValueError: for any other number of axes.
+    """
+    if vectors.ndim not in (2, 3):
+        raise ValueError(f"item vectors of shape {vectors.shape}, expected (items, dimensions) or "
+                         "(items, vectors, dimensions); re-run embed")
+    return np.ascontiguousarray(vectors.reshape(len(vectors), -1), dtype=np.float32)
+
+
+def require_items(num_items: int, codebook_size: int, kind: str) -> None:
+    """Refuse a codebook that the items cannot fill.
+
+    Raises:
+        ValueError: naming the parameter to change.
+    """
+    if num_items < codebook_size:
+        raise ValueError(f"params: tokenizer.{kind}.codebook_size={codebook_size}, but there are only {num_items} "
+                         f"items to learn it from; set it to {num_items} or less")
+
+
+def require_positive(values: Mapping[str, float], kind: str) -> None:
+    """Refuse options that must be above 0.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"params: tokenizer.{kind}.{name} is {value}, expected a number above 0")
+
+
+def identifiers_of(codes: np.ndarray, level_sizes: Sequence[int], *, collisions: str, config: Mapping[str, Any],
+                   last_level_distances: np.ndarray | None = None, tensors: Mapping[str, np.ndarray] | None = None,
+                   reconstruction_error: float | None = None,
+                   training: Sequence[Mapping[str, float]] = ()) -> Identifiers:
+    """Resolve collisions, and keep a description of the codes as they were before.
+
+    Args:
+        codes: ``(N, L)`` as the quantizer chose them.
+        level_sizes: codewords of each level.
+        collisions: ``suffix``, ``sinkhorn`` or ``none``.
+        config: what config.json shall hold, ``kind`` and the options; ``collisions`` and ``before_resolution``
+            (`describe_codes` of ``codes``) are added.
+        last_level_distances: ``(N, K)``, what ``sinkhorn`` needs.
+    """
+    resolved, resolved_sizes = resolve_collisions(codes, tuple(level_sizes), collisions, last_level_distances)
+    before = describe_codes(codes, level_sizes)
+    return Identifiers(resolved, resolved_sizes, tensors or {},
+                       {**config, "collisions": collisions, "before_resolution": before},
+                       reconstruction_error, training)

@@ -1,0 +1,93 @@
+"""Checkpoints that a killed run resumes from, kept outside a stage's outputs.
+
+A checkpoint belongs to a key: a digest of the params, inputs and code that it was trained with. safetensors and JSON
+only. Two runs with one key lock each other out.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline_lib import artifacts
+
+log = logging.getLogger(__name__)
+CODE = Path(__file__).resolve().parents[1]
+
+
+def checkpoint_root() -> Path:
+    """``$SIDFLOW_CHECKPOINTS``, else ``.sidflow/checkpoints`` of the main repository (DVC_ROOT in a queued run)."""
+    named = os.environ.get("SIDFLOW_CHECKPOINTS")
+    return Path(named) if named else Path(os.environ.get("DVC_ROOT", ".")) / ".sidflow" / "checkpoints"
+
+
+def checkpoint_key(stage: str, params: Any, inputs: list[Path]) -> str:
+    """A digest of what a run depends on: its parameters (by ``repr``), every byte of its inputs, and the library's code."""
+    digest = hashlib.sha256(repr(params).encode())
+    for path in inputs:
+        files = [path] if path.is_file() else sorted(child for child in path.rglob("*") if child.is_file())
+        for file in files:
+            digest.update(str(file.relative_to(path)).encode() + _file_digest(file))
+    for file in sorted(CODE.rglob("*.py")):
+        digest.update(_file_digest(file))
+    return f"{stage}-{digest.hexdigest()[:24]}"
+
+
+class Checkpoints:
+    """One folder of the latest state: ``save`` replaces it, ``load`` returns it or None, ``clear`` removes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        with artifacts.writing_folder(self.folder) as place:
+            save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+                      place / "tensors.safetensors")
+            (place / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not (self.folder / "state.json").exists():
+            return None
+        return load_file(self.folder / "tensors.safetensors"), artifacts.read_json(self.folder / "state.json")
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def open_checkpoints(root: Path, key: str, is_main_process: bool = True) -> Iterator[Checkpoints]:
+    """The checkpoints of a key, locked against a second run; cleared when the block ends without an error.
+
+    Raises:
+        RuntimeError: if another run holds the key.
+    """
+    checkpoints = Checkpoints(root / key)
+    if not is_main_process:
+        yield checkpoints
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    lock_path = root / f"{key}.lock"
+    with lock_path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RuntimeError(f"{lock_path}: another run trains with the same params and inputs; wait for it to end, "
+                               "or stop it, and start again") from error
+        yield checkpoints
+        checkpoints.clear()
+        lock_path.unlink(missing_ok=True)
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,26 @@
+"""Where torch runs: SIDFLOW_DEVICE (auto, cpu, cuda), through Accelerate, in one process or several."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """An Accelerator for the device that SIDFLOW_DEVICE names, in the given precision (fp32 or bf16).
+
+    Raises:
+        ValueError: for an unknown precision or device, or for cuda where there is none.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"params: training.precision is {precision}; known: {', '.join(PRECISIONS)}")
+    device = os.environ.get("SIDFLOW_DEVICE", "auto")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"SIDFLOW_DEVICE is {device}; expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("SIDFLOW_DEVICE is cuda, but torch sees no GPU; set SIDFLOW_DEVICE=auto or cpu")
+    AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=PRECISIONS[precision])

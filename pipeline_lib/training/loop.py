@@ -1,0 +1,167 @@
+"""The training loop of every recommender: epochs, clipping, schedule, early stopping, checkpoints, several processes.
+
+A model is an ``nn.Module`` whose ``forward(batch)`` returns ``(loss_sum, count)``: the loss summed over this process's
+share of the batch and the number of terms in it. The loop divides by the count of the whole batch, so that one process
+and several compute the same step.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline_lib.params import TrainingParams
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import EarlyStopping
+
+log = logging.getLogger(__name__)
+Batches = Callable[[int], Sequence[np.ndarray]]
+
+
+def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], dict[str, Tensor]],
+        validate: Callable[[nn.Module], dict[str, float]], params: TrainingParams, checkpoints: Checkpoints,
+        accelerator: Accelerator) -> list[dict[str, float]]:
+    """Train a model in place; it ends with the weights of its best epoch.
+
+    Args:
+        model: see the module's docstring.
+        batches: epoch -> index arrays, one a step, the same on every process.
+        collate: index array -> the tensors that ``model`` takes; may be empty of rows.
+        validate: model -> figures, ``params.early_stopping`` among them.
+        params: sizes, rates and patience.
+        checkpoints: where an epoch's end is kept, and found again after a kill.
+        accelerator: from `pipeline_lib.training.device`.
+
+    Returns:
+        A row an epoch: epoch, step, learning_rate, train_loss and the validation figures.
+    """
+    model.to(accelerator.device)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay), lr=params.learning_rate)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    steps_per_epoch = len(batches(1))
+    stopping = EarlyStopping(params.early_stopping, params.patience)
+    best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
+    for epoch in range(start, params.epochs + 1):
+        if stopping.exhausted:
+            break
+        began = time.perf_counter()
+        row = {"epoch": epoch, **_train_epoch(wrapped, optimizer, batches(epoch), collate, params, accelerator,
+                                              step=(epoch - 1) * steps_per_epoch, total=params.epochs * steps_per_epoch)}
+        trained = time.perf_counter()
+        if epoch % params.validate_every == 0 or epoch == params.epochs:
+            model.eval()
+            measured = validate(model)
+            row |= {f"valid_{name}": value for name, value in measured.items()}
+            if stopping.update(epoch, measured):
+                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        rows.append(row)
+        log.info("epoch %d: %s (%.1f s training, %.1f s validation)", epoch,
+                 ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch"),
+                 trained - began, time.perf_counter() - trained)
+        if accelerator.is_main_process:
+            _save(checkpoints, model, optimizer, stopping, best, rows)
+        accelerator.wait_for_everyone()
+    model.load_state_dict(best)
+    log.info("best epoch %d of %d by %s", stopping.best_epoch, len(rows), params.early_stopping)
+    return rows
+
+
+def learning_rate_factor(step: int, total: int, warmup_share: float, schedule: str) -> float:
+    """What the learning rate is multiplied by at a step, counted from 0: linear warm-up, then the schedule.
+
+    ``cosine`` falls to 0 at ``total``; ``inverse_sqrt`` as in Raffel et al. 2020 (T5), 1 at the end of the warm-up.
+    """
+    warmup = max(1, round(total * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    if schedule == "inverse_sqrt":
+        return math.sqrt(warmup / (step + 1))
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    raise ValueError(f"params: training.schedule is {schedule}; known: cosine, inverse_sqrt, constant")
+
+
+def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[np.ndarray],
+                 collate: Callable[[np.ndarray], dict[str, Tensor]], params: TrainingParams, accelerator: Accelerator,
+                 *, step: int, total: int) -> dict[str, float]:
+    model.train()
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    for batch in tqdm(batches, desc="training", unit="batch", leave=False, disable=not accelerator.is_main_process,
+                      mininterval=1.0):
+        rate = params.learning_rate * learning_rate_factor(step, total, params.warmup_share, params.schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        share = {name: value.to(accelerator.device) for name, value in collate(batch[rank::processes]).items()}
+        with accelerator.autocast():
+            loss_sum, count = model(share)
+        counts = accelerator.reduce(torch.as_tensor(count, dtype=torch.float32, device=accelerator.device), "sum")
+        accelerator.backward(loss_sum * processes / counts)  # gradients are averaged over processes
+        accelerator.clip_grad_norm_(model.parameters(), params.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        sums += torch.stack([loss_sum.detach().double(), torch.as_tensor(count, dtype=torch.float64, device=sums.device)])
+        step += 1
+    sums = accelerator.reduce(sums, "sum")
+    loss = float(sums[0] / sums[1])
+    if not math.isfinite(loss):
+        raise ValueError(f"training loss is {loss} after step {step}; lower training.learning_rate or take training.precision=fp32")
+    return {"step": step, "learning_rate": rate, "train_loss": loss}
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices alone; not for biases and norms."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+
+
+def _save(checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.Optimizer, stopping: EarlyStopping,
+          best: dict[str, Tensor], rows: list[dict[str, float]]) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for place, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    checkpoints.save(tensors, {"rows": rows, "stopping": asdict(stopping)})
+
+
+def _resume(checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.Optimizer, stopping: EarlyStopping,
+            best: dict[str, Tensor], accelerator: Accelerator) -> tuple[list[dict[str, float]], int]:
+    """Put everything back as the last checkpoint left it; returns the rows so far and the next epoch."""
+    found = checkpoints.load()
+    if found is None:
+        return [], 1
+    tensors, state = found
+    model.load_state_dict(_below(tensors, "model."))
+    for name, value in _below(tensors, "best.").items():
+        best[name].copy_(value)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "optimizer.").items():
+        place, field = name.split(".", 1)
+        moments.setdefault(int(place), {})[field] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    for name, value in state["stopping"].items():
+        setattr(stopping, name, value)
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    log.info("resuming after epoch %d from %s", len(state["rows"]), checkpoints.folder)
+    return state["rows"], len(state["rows"]) + 1
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,117 @@
+"""The one registry: which kinds there are on each axis, where each lives, and which fit together.
+
+A row is plain text until its module is asked for, so reading parameters imports neither torch nor transformers.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from pipeline_lib.params import Params, read_params
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """``identifiers``: what items are known by afterwards: ``codes``, ``sets`` or ``none``."""
+
+    module: str
+    identifiers: str
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """``reads``: the identifiers it can work with; ``decoders``: the values of decode.kind that fit."""
+
+    module: str
+    sequences: str
+    reads: tuple[str, ...]
+    decoders: tuple[str, ...]
+
+
+EMBEDDINGS: Mapping[str, str] = {
+    "text": "pipeline_lib.embeddings.text",
+}
+TOKENIZERS: Mapping[str, Tokenizer] = {
+    "rqvae": Tokenizer("pipeline_lib.tokenizers.rqvae", "codes"),
+    "rqkmeans": Tokenizer("pipeline_lib.tokenizers.rqkmeans", "codes"),
+    "opq": Tokenizer("pipeline_lib.tokenizers.opq", "codes"),
+    "random": Tokenizer("pipeline_lib.tokenizers.random", "codes"),
+}
+RECOMMENDERS: Mapping[str, Recommender] = {
+    "seq2seq": Recommender("pipeline_lib.recommenders.seq2seq", "pipeline_lib.sequences.code_examples",
+                           reads=("codes",), decoders=("beam", "soft_beam")),
+}
+
+
+def embedding_for(source: str) -> ModuleType:
+    """The module of an embedding source: ``Config`` and ``embed_items``."""
+    return importlib.import_module(_row(EMBEDDINGS, source, "embed.sources"))
+
+
+def tokenizer_for(kind: str) -> ModuleType:
+    """The module of a tokenizer: ``Config`` and ``tokenize_items``."""
+    return importlib.import_module(_row(TOKENIZERS, kind, "tokenizer.kind").module)
+
+
+def recommender_for(kind: str) -> ModuleType:
+    """The module of a recommender: ``Config``, ``train`` and ``load_ranker``."""
+    return importlib.import_module(_row(RECOMMENDERS, kind, "recommender.kind").module)
+
+
+def sequences_for(kind: str) -> ModuleType:
+    """The module that builds a recommender's examples: ``build_examples``."""
+    return importlib.import_module(_row(RECOMMENDERS, kind, "recommender.kind").sequences)
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml and refuse what cannot be a pipeline (design.md, section 1)."""
+    params = read_params(path)
+    check_pipeline(params)
+    return params
+
+
+def check_pipeline(params: Params) -> None:
+    """Refuse an impossible combination in one line that names both sides and what would fit.
+
+    Raises:
+        ValueError: for an unknown kind, a pair that does not fit, a source that is not embedded, a list too short.
+    """
+    for source in params.embed.sources:
+        _row(EMBEDDINGS, source, "embed.sources")
+    tokenizer = _row(TOKENIZERS, params.tokenizer.kind, "tokenizer.kind")
+    recommender = _row(RECOMMENDERS, params.recommender.kind, "recommender.kind")
+    if tokenizer.identifiers not in recommender.reads:
+        fitting = [kind for kind, row in TOKENIZERS.items() if row.identifiers in recommender.reads]
+        raise ValueError(f"params: tokenizer.kind={params.tokenizer.kind} does not fit recommender.kind="
+                         f"{params.recommender.kind}, which reads {' or '.join(recommender.reads)}; "
+                         f"tokenizers that fit: {', '.join(fitting)}")
+    if params.decode.kind not in recommender.decoders:
+        raise ValueError(f"params: decode.kind={params.decode.kind} does not fit recommender.kind="
+                         f"{params.recommender.kind}; decoders that fit: {', '.join(recommender.decoders)}")
+    for key in ("source", "cf_source"):
+        source = getattr(params.tokenizer, key)
+        if source not in params.embed.sources:
+            raise ValueError(f"params: tokenizer.{key}={source} is not in embed.sources "
+                             f"({', '.join(params.embed.sources)}); add it there or take one of these")
+    if params.ingest.order == "none" and params.split.kind != "given":
+        raise ValueError(f"params: split.kind={params.split.kind} needs an order, but ingest.order=none says that this "
+                         "data has none; use split.kind=given with a split file")
+    _check_list_lengths(params)
+
+
+def _check_list_lengths(params: Params) -> None:
+    decode, largest = params.decode, max(params.evaluate.ks, default=0)
+    if decode.top_k < largest:
+        raise ValueError(f"params: decode.top_k={decode.top_k} is shorter than the largest of evaluate.ks ({largest}); "
+                         f"set decode.top_k={largest} or more")
+    if decode.kind in ("beam", "soft_beam") and decode.beam_size < decode.top_k:
+        raise ValueError(f"params: decode.beam_size={decode.beam_size} cannot yield decode.top_k={decode.top_k} items; "
+                         f"set decode.beam_size={decode.top_k} or more")
+
+
+def _row(table: Mapping, name: str, where: str):
+    if name not in table:
+        raise ValueError(f"params: {where} is {name}; known: {', '.join(table)}")
+    return table[name]

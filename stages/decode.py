@@ -1,0 +1,36 @@
+"""Rank items for every validation and test user."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib import artifacts
+from pipeline_lib.command import run_stage
+from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.training.device import make_accelerator
+from pipeline_lib.variants import load_params, recommender_for
+
+PathOption = Annotated[Path, typer.Option()]
+
+
+def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: PathOption, cf_vectors: PathOption,
+         split: PathOption, out: PathOption, timing: PathOption, params: Path = Path("params.yaml")) -> None:
+    config = load_params(params)
+    recommender = recommender_for(config.recommender.kind)
+    accelerator = make_accelerator(config.training.precision)
+    with measure_stage("decode", timing, accelerator.is_main_process) as measured:
+        inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split, ("valid", "test"))
+        ranker = recommender.load_ranker(artifacts.read_model(model), inputs, config.decode, accelerator=accelerator,
+                                         seed=config.seed)
+        cases = {"valid": inputs.split.valid, "test": inputs.split.test}
+        ranked = {part: ranker.rank(inputs.examples[part], cases[part]) for part in cases}
+        if accelerator.is_main_process:
+            artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()},
+                                    {"invalid_share": ranked["test"].invalid_share})
+        measured["users"] = len(inputs.split.valid) + len(inputs.split.test)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,31 @@
+"""Turn items, and users where the source models them, into vectors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib import artifacts
+from pipeline_lib.command import run_stage
+from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.training.checkpoints import checkpoint_key, checkpoint_root, open_checkpoints
+from pipeline_lib.variants import embedding_for, load_params
+
+PathOption = Annotated[Path, typer.Option()]
+
+
+def main(source: Annotated[str, typer.Option()], items: PathOption, split: PathOption, out: PathOption,
+         timing: PathOption, params: Path = Path("params.yaml")) -> None:
+    config = load_params(params)
+    embedding = embedding_for(source)
+    options = config.embed.options[source].parse(embedding.Config)
+    key = checkpoint_key(f"embed-{source}", (options, config.seed), [items, split])
+    with measure_stage(f"embed@{source}", timing) as measured, open_checkpoints(checkpoint_root(), key) as checkpoints:
+        catalogue, held = artifacts.read_catalogue(items), artifacts.read_split(split)
+        embedded = embedding.embed_items(catalogue, held, options, checkpoints=checkpoints, seed=config.seed)
+        artifacts.write_embedding(out, embedded)
+        measured["items"] = len(catalogue)
+
+
+if __name__ == "__main__":
+    run_stage(main)

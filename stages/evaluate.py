@@ -1,0 +1,47 @@
+"""Score the ranked items: groups, baselines, code level; rows for the plots."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from pipeline_lib import artifacts
+from pipeline_lib.command import run_stage
+from pipeline_lib.evaluation.groups import history_rows, popularity_rows
+from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
+from pipeline_lib.evaluation.protocol import describe_protocol
+from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.seeding import numpy_generator
+from pipeline_lib.variants import load_params
+
+PathOption = Annotated[Path, typer.Option()]
+
+
+def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: PathOption, metrics: PathOption,
+         popularity_plot: PathOption, history_plot: PathOption, timing: PathOption,
+         params: Path = Path("params.yaml")) -> None:
+    config = load_params(params)
+    with measure_stage("evaluate", timing) as measured:
+        held = artifacts.read_split(split)
+        ranked = {part: artifacts.read_predictions(predictions / f"{part}.parquet", held.num_items)
+                  for part in ("test", "valid")}
+        evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
+                                          numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
+
+        run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
+        decoded = artifacts.read_json(predictions / "decode.json")
+        artifacts.write_json(metrics, metrics_tree(run, evaluation, decoded))
+        artifacts.write_csv(popularity_plot, popularity_rows(evaluation.groups["test"]))
+        artifacts.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
+        measured["users"] = len(held.test) + len(held.valid)
+
+
+def final_codes(model: Path, tokens: Path) -> np.ndarray | None:
+    """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
+    found = [folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()]
+    return artifacts.read_array(found[0], np.int32) if found else None
+
+
+if __name__ == "__main__":
+    run_stage(main)

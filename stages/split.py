@@ -1,0 +1,34 @@
+"""Hold out what validation and test ask for; the rest may be trained on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib import artifacts
+from pipeline_lib.command import run_stage
+from pipeline_lib.interactions.given_split import read_given_split
+from pipeline_lib.interactions.splitting import split_interactions
+from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.variants import load_params
+
+PathOption = Annotated[Path, typer.Option()]
+
+
+def main(interactions: PathOption, items: PathOption, users: PathOption, raw: PathOption, out: PathOption,
+         timing: PathOption, params: Path = Path("params.yaml")) -> None:
+    config = load_params(params)
+    options = config.split
+    with measure_stage("split", timing) as measured:
+        log, item_table = artifacts.read_interactions(interactions), artifacts.read_table(items, artifacts.ITEMS)
+        given = None
+        if options.kind == "given" and options.file is not None:
+            given = read_given_split(raw / options.file, artifacts.read_table(users, artifacts.USERS), item_table)
+        split = split_interactions(log, len(item_table), options, order=config.ingest.order, given=given,
+                                   seed=config.seed)
+        artifacts.write_split(out, split)
+        measured["interactions"] = len(log)
+
+
+if __name__ == "__main__":
+    run_stage(main)

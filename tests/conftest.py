@@ -1,0 +1,74 @@
+"""A small copy of the project with the demo pipeline run once, for tests that ask DVC what it would do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["tokenizer.rqvae.epochs=3", "tokenizer.rqvae.codebook_size=16", "tokenizer.rqkmeans.codebook_size=16",
+        "training.epochs=2", "embed.text.dimensions=16", "decode.beam_size=30"]
+
+
+class Project:
+    """A git and DVC repository of its own, with its own cache and checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        drop = {"PYTHONDONTWRITEBYTECODE", "SIDFLOW_CHECKPOINTS", "SIDFLOW_LAUNCH", "DVC_ROOT"}
+        self.env = {name: value for name, value in os.environ.items() if name not in drop}
+        self.env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}", "SIDFLOW_DEVICE": "cpu",
+                     "PYTHONPATH": "", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
+                     "GIT_COMMITTER_EMAIL": "t@t"}
+
+    def run(self, *command: str, check: bool = True, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(command, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=timeout,
+                              check=False)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    def repro(self, *targets: str) -> list[str]:
+        """`dvc repro`; the stages that really ran."""
+        return self.stages_run(self.run("dvc", "repro", *targets).stdout)
+
+    @staticmethod
+    def stages_run(output: str) -> list[str]:
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+    def compose(self, *overrides: str) -> None:
+        self.run(sys.executable, "-m", "pipeline_lib.cli", "params", *TINY, *overrides)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+
+def copy_project(folder: Path) -> Project:
+    """The files that git tracks, or would, as they are in the working tree, with a smaller demo shop."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    recipe = folder / "data/raw/demo/shop.yaml"
+    shop = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump(shop | {"users": 150, "items": 120}))
+    project = Project(folder)
+    project.run("git", "init", "-q")
+    project.compose()
+    project.commit("project")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Run the pipeline once; a test that changes files puts them back."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    project.first_run = project.repro()
+    project.commit("first run")
+    return project

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.sequences.code_tokens import FIRST_CODE, Vocabulary, tokens_of_histories
+
+CODES = np.array([[0, 2], [3, 0], [1, -1]], dtype=np.int32)
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary.build((4, 3), user_buckets=5)
+
+
+def test_layout_worked_by_hand(vocabulary):
+    assert vocabulary.level_offsets == (FIRST_CODE, FIRST_CODE + 4)
+    assert vocabulary.user_offset == FIRST_CODE + 7
+    assert vocabulary.size == FIRST_CODE + 12
+    assert [row.tolist() for row in vocabulary.item_tokens(CODES)] == [[2, 8], [5, 6], [3]]
+
+
+def test_every_level_and_code_has_a_token_of_its_own(vocabulary):
+    tokens = [offset + code for offset, size in zip(vocabulary.level_offsets, vocabulary.level_sizes, strict=True)
+              for code in range(size)] + list(range(vocabulary.user_offset, vocabulary.size))
+    assert tokens == list(range(FIRST_CODE, vocabulary.size))
+
+
+def test_histories_become_tokens_behind_the_users_token(vocabulary):
+    histories = Ragged.from_rows([[1, 2], [], [0]])
+    item_tokens = vocabulary.item_tokens(CODES)
+    assert [row.tolist() for row in tokens_of_histories(histories, item_tokens)] == [[5, 6, 3], [], [2, 8]]
+    first = np.array([9, 10, 11], dtype=np.int32)
+    assert [row.tolist() for row in tokens_of_histories(histories, item_tokens, first)] == [[9, 5, 6, 3], [10], [11, 2, 8]]
+
+
+def test_user_buckets_are_evenly_filled():
+    vocabulary = Vocabulary.build((4,), user_buckets=20)
+    counts = np.bincount(vocabulary.user_tokens(np.arange(20_000)) - vocabulary.user_offset, minlength=20)
+    assert counts.min() > 700 and counts.max() < 1300
+
+
+def test_vocabulary_survives_json(vocabulary):
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary

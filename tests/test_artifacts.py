@@ -1,0 +1,121 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_lib import artifacts
+from pipeline_lib.artifacts import Cases, Embedding, Examples, Identifiers, Model, Rankings, Split
+from pipeline_lib.ragged import Ragged
+
+
+@pytest.fixture
+def split():
+    users = np.array([0, 1], dtype=np.int32)
+    cases = Cases(users, Ragged.from_rows([[0, 1], [2]]), Ragged.from_rows([[2], [0, 1]]), np.array([True, False]))
+    return Split(users, Ragged.from_rows([[0, 1], []]), cases, cases, np.array([1, 1, 0], dtype=np.int32),
+                 np.array([True, True, False]), np.array([1, 2, 5], dtype=np.int8))
+
+
+def test_a_split_comes_back_as_it_was_written(tmp_path, split):
+    artifacts.write_split(tmp_path / "split", split)
+    found = artifacts.read_split(tmp_path / "split")
+    assert [row.tolist() for row in found.train] == [[0, 1], []]
+    assert [row.tolist() for row in found.test.targets] == [[2], [0, 1]]
+    assert found.test.seen.tolist() == [True, False]
+    assert found.warm.tolist() == [True, True, False]
+    assert (found.train_count.dtype, found.popularity_group.dtype) == (np.int32, np.int8)
+
+
+def test_an_item_beyond_the_catalogue_is_named(tmp_path, split):
+    broken = Split(split.train_users, Ragged.from_rows([[0], [7]]), split.valid, split.test, split.train_count, split.warm,
+                   split.popularity_group)
+    artifacts.write_split(tmp_path / "split", broken)
+    with pytest.raises(ValueError, match=r"train.parquet: column items, row 1: item 7 does not exist; there are 3 items"):
+        artifacts.read_split(tmp_path / "split")
+
+
+def test_a_missing_file_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="stage quantize makes it: run `dvc repro quantize`"):
+        artifacts.read_identifiers(tmp_path / "data" / "tokens")
+
+
+def test_a_missing_column_and_a_wrong_type_are_named(tmp_path):
+    path = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user": pa.array([0], pa.int32())}), path)
+    with pytest.raises(ValueError, match="users.parquet: column user_id is missing; found user"):
+        artifacts.read_user_ids(path)
+    pq.write_table(pa.table({"user": pa.array([0], pa.int64()), "user_id": ["a"]}), path)
+    with pytest.raises(ValueError, match="column user is int64, expected int32"):
+        artifacts.read_user_ids(path)
+
+
+def test_codes_that_do_not_fit_their_level_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="code 9 at level 1 does not fit a codebook of 4"):
+        artifacts.write_identifiers(tmp_path / "tokens", Identifiers(np.array([[0, 9]], dtype=np.int32), (4, 4)))
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_identifiers_come_back_with_tensors_and_config(tmp_path):
+    codes = np.array([[0, 1], [3, -1]], dtype=np.int32)
+    artifacts.write_identifiers(tmp_path / "tokens", Identifiers(codes, (4, 4), {"codebooks": np.ones((2, 4, 3))}, {"kind": "x"}))
+    found = artifacts.read_identifiers(tmp_path / "tokens")
+    assert found.codes.tolist() == codes.tolist() and found.level_sizes == (4, 4)
+    assert found.tensors["codebooks"].shape == (2, 4, 3) and found.config == {"kind": "x"}
+
+
+def test_item_vectors_must_be_finite_and_one_an_item(tmp_path):
+    artifacts.write_embedding(tmp_path / "text", Embedding(np.array([[1.0], [np.nan]]), {}))
+    with pytest.raises(ValueError, match="vector of row 1 is not finite"):
+        artifacts.read_item_vectors(tmp_path / "text", 2)
+    with pytest.raises(ValueError, match="2 rows, but there are 3 items"):
+        artifacts.read_item_vectors(tmp_path / "text", 3)
+
+
+def test_sequences_and_models_come_back(tmp_path):
+    rows = Ragged.from_rows([[1, 2], [3]])
+    examples = Examples(np.array([0, 1], dtype=np.int32), rows, rows, rows, rows, ["next_item"] * 2)
+    artifacts.write_sequences(tmp_path / "sequences", {"train": examples}, {"size": 4})
+    assert [r.tolist() for r in artifacts.read_examples(tmp_path / "sequences/train.parquet").labels] == [[1, 2], [3]]
+    model = Model({"w": np.eye(2, dtype=np.float32)}, {"kind": "seq2seq"}, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "x": 1}])
+    artifacts.write_model(tmp_path / "model", model)
+    assert artifacts.read_model(tmp_path / "model").tensors["w"].tolist() == [[1, 0], [0, 1]]
+    assert (tmp_path / "model/training.csv").read_text() == "epoch,loss,x\n1,0.5,\n2,,1\n"
+
+
+def test_predictions_come_back_by_candidate_set(tmp_path):
+    path = tmp_path / "test.parquet"
+    users = np.array([4, 5], dtype=np.int32)
+    lists = [Rankings(users, Ragged.from_rows([[2, 0], [1]]), np.array([-1, -2, -3], dtype=np.float32)),
+             Rankings(users, Ragged.from_rows([[0], []]), np.array([-2], dtype=np.float32), "warm")]
+    artifacts.write_predictions(path, lists)
+    found = artifacts.read_predictions(path, 3)
+    assert [r.tolist() for r in found["all"].items] == [[2, 0], [1]]
+    assert found["all"].scores.tolist() == [-1, -2, -3]
+    assert [r.tolist() for r in found["warm"].items] == [[0], []]
+    assert found["warm"].scores.tolist() == [-2]
+
+
+def test_a_list_with_an_item_twice_is_refused(tmp_path):
+    path = tmp_path / "test.parquet"
+    artifacts.write_predictions(path, [Rankings(np.array([0]), Ragged.from_rows([[1, 1]]), np.zeros(2, dtype=np.float32))])
+    with pytest.raises(ValueError, match="holds an item twice"):
+        artifacts.read_predictions(path, 3)
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.json"
+    artifacts.write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), artifacts.writing_file(path) as place:
+        place.write_text("half")
+        raise RuntimeError("killed")
+    with pytest.raises(RuntimeError), artifacts.writing_folder(tmp_path / "folder") as place:
+        (place / "x").write_text("half")
+        raise RuntimeError("killed")
+    assert artifacts.read_json(path) == {"old": 1}
+    assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path):
+    np.save(tmp_path / "items.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        artifacts.read_array(tmp_path / "items.npy", np.float32)

@@ -1,0 +1,82 @@
+import copy
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from pipeline_lib.params import params_from_tree, parse, read_params
+
+
+@pytest.fixture
+def tree():
+    from pipeline_lib.cli import compose
+
+    return copy.deepcopy(yaml.safe_load(compose([])))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    width: int
+    rate: float = 0.1
+    names: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+def test_values_get_the_types_of_their_fields():
+    assert parse(Sizes, {"width": 3, "rate": 1, "names": ["a"], "limit": None}, "x") == Sizes(3, 1.0, ("a",), None)
+    assert parse(Sizes, {"width": 3, "rate": "1e-3", "limit": 4}, "x") == Sizes(3, 0.001, (), 4)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"width": 3, "widht": 4}, "x.widht is not known; known: limit, names, rate, width"),
+    ({}, "x.width is missing"),
+    ({"width": "3"}, "x.width is '3', expected int"),
+    ({"width": True}, "x.width is True, expected int"),
+    ({"width": 3, "rate": "fast"}, "x.rate is 'fast', expected float"),
+    ({"width": 3, "names": "a"}, "x.names is 'a', expected"),
+    ({"width": 3, "names": [1]}, r"x.names\[0\] is 1, expected str"),
+    (None, "x is None, expected a mapping"),
+])
+def test_what_does_not_fit_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        parse(Sizes, values, "x")
+
+
+def test_the_default_composition_is_read(tree):
+    params = params_from_tree(tree)
+    assert params.tokenizer.options.where == "tokenizer.rqvae"
+    assert params.ingest.k_core.user == 0
+    assert params.evaluate.ks == (1, 5, 10, 20, 30)
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    (("split", "knid"), 1, "params: split.knid is not known; known: .*kind"),
+    (("tokenizer", "levels"), 3, "params: tokenizer.levels is not known"),
+    (("tokenizer", "kind"), "rqave", "params: tokenizer.kind is rqave; known: .*rqvae"),
+    (("embed", "sources"), ["txet"], "embed.sources names txet, which has no options; known: .*text"),
+    (("seed",), "x", "params: seed is 'x', expected int"),
+])
+def test_a_wrong_key_or_value_is_one_clear_line(tree, path, value, message):
+    place = tree
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        params_from_tree(tree)
+
+
+def test_a_section_that_is_missing_is_named(tree):
+    del tree["decode"]
+    with pytest.raises(ValueError, match="params: decode is missing; run `sidflow params`"):
+        params_from_tree(tree)
+
+
+def test_files_that_are_no_parameters_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run `sidflow params`"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match="expected a mapping of parameters, found list"):
+        read_params(tmp_path / "params.yaml")

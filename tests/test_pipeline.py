@@ -1,0 +1,175 @@
+"""What DVC runs, reruns and reuses: the demo pipeline in a repository of its own."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib.cli import compose
+from tests.conftest import ROOT, TINY
+
+pytestmark = pytest.mark.slow
+STAGES = ["ingest", "split", "embed@text", "quantize", "build_sequences", "finetune", "decode", "evaluate"]
+
+
+@pytest.fixture
+def restored(project):
+    """The project; afterwards params.yaml and the workspace are as committed, all from DVC's cache."""
+    yield project
+    project.run("git", "checkout", "-q", "-f", "HEAD")
+    project.run("dvc", "checkout", "-q", "-f")
+
+
+def changed_stages(project) -> set[str]:
+    """Stages whose own params, code or inputs from outside differ from their last run."""
+    status = json.loads(project.run("dvc", "status", "--json").stdout)
+    return {stage for stage, changes in status.items() if any("changed deps" in change for change in changes)}
+
+
+def test_the_first_run_runs_every_stage_in_order(project):
+    assert project.first_run == STAGES
+
+
+def test_a_second_run_runs_nothing(project):
+    assert project.repro() == []
+
+
+def test_metrics_hold_every_group_and_the_baselines(project):
+    metrics = json.loads((project.folder / "reports/metrics.json").read_text())
+    assert metrics["run"]["preset"]["paper"] == yaml.safe_load(compose([]))["preset"]["paper"]
+    for part in (metrics["test"]["all"], metrics["valid"]["all"], metrics["baseline"]["popularity"],
+                 metrics["baseline"]["random"]):
+        assert part["users"] > 100
+        assert 0 <= part["ndcg@10"] <= part["recall@10"] <= 1
+    assert metrics["decode"]["invalid_share"] == 0
+    timing = json.loads((project.folder / "reports/timing.json").read_text())
+    assert sorted(timing) == sorted(STAGES)
+
+
+@pytest.mark.parametrize(("override", "expected"), [
+    ("ingest.max_bad_rows=1", {"ingest", "evaluate"}),
+    ("split.min_history=2", {"split", "evaluate"}),
+    ("embed.text.ngram_max=1", {"embed@text"}),
+    ("tokenizer.rqvae.epochs=4", {"quantize"}),
+    ("tokenizer.rqkmeans.iterations=3", set()),
+    ("tokenizer.opq.levels=3", set()),
+    ("sequences.max_items=5", {"build_sequences"}),
+    ("recommender.seq2seq.dropout=0.2", {"finetune"}),
+    ("training.learning_rate=0.1", {"finetune"}),
+    ("decode.beam_size=40", {"decode"}),
+    ("decode.kind=soft_beam", {"decode", "evaluate"}),
+    ("decode.filter_history=true", {"decode", "evaluate"}),
+    ("evaluate.ks=[5,10]", {"evaluate"}),
+    ("preset.paper=other", set()),
+    ("seed=7", {"split", "embed@text", "quantize", "finetune", "decode", "evaluate"}),
+])
+def test_a_param_reruns_the_stages_that_read_it_and_no_other(restored, override, expected):
+    restored.compose(override)
+    assert changed_stages(restored) == expected
+
+
+def test_changing_the_beam_reruns_decode_and_evaluate_and_going_back_runs_nothing(restored):
+    restored.compose("decode.beam_size=35")
+    assert restored.repro() == ["decode", "evaluate"]
+    restored.compose()
+    assert restored.repro() == []
+
+
+def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restored):
+    ran = restored.stages_run(restored.run("dvc", "exp", "run", *sum((["-S", o] for o in [*TINY, "tokenizer.kind=rqkmeans"]), []),
+                                           "--name", "other").stdout)
+    assert ran == STAGES[3:]
+    assert "tokenizer.kind" in restored.run("dvc", "params", "diff").stdout
+    assert "recall@10" in restored.run("dvc", "metrics", "diff", "--all").stdout
+    assert "other" in restored.run("dvc", "exp", "show", "--csv").stdout
+    restored.run("dvc", "plots", "diff", "-o", "plots", "HEAD")
+    page = (restored.folder / "plots" / "index.html").read_text()
+    assert "Code usage per level" in page and "train_loss" in page
+    restored.run("rm", "-r", "plots")
+
+
+def test_a_queued_sweep_runs_in_copies_and_a_killed_run_resumes(restored):
+    """The raw data is `dvc add`ed, so that DVC can put it into the copy."""
+    raw = restored.folder / "own"
+    raw.mkdir()
+    lines = [f"u{user:02d},i{(user * 3 + step) % 20:02d},{1000 + step}" for user in range(60) for step in range(7)]
+    (raw / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
+    titles = ["item_id,title", *(f"i{item:02d},{'red blue green'.split()[item % 3]} thing {item}" for item in range(20))]
+    (raw / "items.csv").write_text("\n".join(titles) + "\n")
+    restored.run("sidflow", "data", "add", "own")
+    preset = restored.folder / "conf/dataset/own.yaml"
+    preset.write_text(preset.read_text() + "  text: [title]\n")
+    restored.run("rm", "-r", "own")
+    restored.commit("own data")
+    sizes = ["dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30"]
+    overrides = [*(o for o in TINY if "codebook" not in o), *sizes, "training.learning_rate=0.01,0.02"]
+    restored.run("dvc", "exp", "run", "--queue", *sum((["-S", o] for o in overrides), []))
+    restored.run("dvc", "exp", "run", "--run-all", "-j", "1")
+    shown = restored.run("dvc", "exp", "show", "--csv", "--only-changed").stdout
+    assert "0.01" in shown and "0.02" in shown and "Failed" not in shown
+    restored.run("git", "reset", "-q", "--hard", "HEAD~1")
+
+
+def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):
+    restored.compose("training.epochs=6", "training.patience=10")
+    assert restored.repro("finetune") == ["finetune"]
+    undisturbed = (restored.folder / "data/model/model.safetensors").read_bytes()
+    arguments = yaml.safe_load((restored.folder / "dvc.lock").read_text())["stages"]["finetune"]["cmd"]
+    command = arguments.replace("${SIDFLOW_LAUNCH:-python}", sys.executable).replace("--out data/model", "--out data/other")
+    process = subprocess.Popen(command, shell=True, cwd=restored.folder, env=restored.env, stderr=subprocess.PIPE)
+    checkpoints = restored.folder / ".sidflow/checkpoints"
+    deadline = time.monotonic() + 120
+    while not any(checkpoints.glob("finetune-*/state.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
+    process.kill()
+    process.wait()
+    assert not (restored.folder / "data/other").exists()
+    done = restored.run("bash", "-c", command)
+    assert "resuming after epoch" in done.stderr
+    assert (restored.folder / "data/other/model.safetensors").read_bytes() == undisturbed
+    assert not any(checkpoints.iterdir())
+    restored.run("rm", "-r", "data/other")
+
+
+def test_recommendations_come_from_the_last_run(project):
+    known = project.run("sidflow", "recommend", "--user", "u0000", "-k", "5", check=False)
+    users = project.run("sidflow", "show", "--users", "2").stdout
+    assert "popularity" in users and "history of" in users
+    ids = [line.split()[2] for line in project.run("sidflow", "recommend", "--history",
+                                                   first_items(project), "-k", "5").stdout.splitlines()]
+    assert len(set(ids)) == 5
+    assert known.returncode == 0 or "no such user" in known.stderr
+    wrong = project.run("sidflow", "recommend", "--history", "nothing", check=False)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: --history: item nothing is not in")
+
+
+def first_items(project) -> str:
+    import pyarrow.parquet as pq
+
+    return ",".join(pq.read_table(project.folder / "data/ingest/items.parquet")["item_id"].to_pylist()[:3])
+
+
+def test_codes_that_collide_too_often_stop_the_pipeline_with_one_line(restored):
+    restored.compose("tokenizer.collisions=none", "tokenizer.max_collision_rate=0.0")
+    done = restored.run("dvc", "repro", "quantize", check=False)
+    assert done.returncode != 0
+    assert "max_collision_rate" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_the_committed_params_are_the_default_composition():
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert committed.stdout == compose([])
+
+
+def test_what_git_holds_is_what_a_clone_needs():
+    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    assert {"dvc.lock", "params.yaml", "reports/metrics.json", "reports/tokenizer.json", "reports/timing.json"} <= tracked
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
+    assert sorted(lock["stages"]) == sorted(STAGES)
+    assert Path(ROOT, "LICENSE").read_text().lstrip().startswith("Apache License")

@@ -1,0 +1,57 @@
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib.cli import check_options, compose
+from pipeline_lib.params import params_from_tree
+from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
+
+GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml"))
+          for group in ("dataset", "paper", "scale", "ablation")}
+
+
+def params_of(*overrides):
+    return params_from_tree(yaml.safe_load(compose(list(overrides))))
+
+
+@pytest.mark.parametrize(("paper", "ablation"), list(product(GROUPS["paper"], GROUPS["ablation"])))
+def test_every_preset_and_ablation_is_a_possible_pipeline(paper, ablation):
+    params = params_of(f"paper={paper}", f"ablation={ablation}")
+    check_pipeline(params)
+    check_options(params)
+    assert (params.preset["paper"], params.preset["ablation"]) == (paper, ablation)
+
+
+@pytest.mark.parametrize(("dataset", "scale"), list(product(GROUPS["dataset"], GROUPS["scale"])))
+def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
+    params = params_of(f"dataset={dataset}", f"scale={scale}")
+    assert (params.preset["dataset"], params.preset["scale"]) == (dataset, scale)
+    if params.ingest.text:
+        check_pipeline(params)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (("tokenizer.source=sasrec",), r"tokenizer.source=sasrec is not in embed.sources \(text\)"),
+    (("decode.kind=ground",), "decode.kind=ground does not fit recommender.kind=seq2seq; decoders that fit: beam, soft_beam"),
+    (("decode.top_k=10",), "decode.top_k=10 is shorter than the largest of evaluate.ks"),
+    (("decode.beam_size=20",), "decode.beam_size=20 cannot yield decode.top_k=30 items; set decode.beam_size=30"),
+    (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),
+])
+def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        check_pipeline(params_of(*overrides))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_of_the_chosen_kind_is_refused():
+    with pytest.raises(ValueError, match="tokenizer.rqvae.levles is not known"):
+        check_options(params_of("+tokenizer.rqvae.levles=3"))
+
+
+def test_every_kind_of_the_registry_has_a_block_of_options_and_the_other_way_round():
+    tree = yaml.safe_load(compose([]))
+    for axis, table in (("embed", EMBEDDINGS), ("tokenizer", TOKENIZERS), ("recommender", RECOMMENDERS)):
+        blocks = {name for name, value in tree[axis].items() if isinstance(value, dict)}
+        assert blocks == set(table)

@@ -1,0 +1,103 @@
+"""The loop on a small linear regression: it learns, resumes to the same result, and equals two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline_lib.params import TrainingParams
+from pipeline_lib.sequences.batches import length_bucketed_batches
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+from pipeline_lib.training.loop import fit
+
+PARAMS = TrainingParams(epochs=6, batch_size=16, learning_rate=0.05, early_stopping="loss", patience=3)
+X = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+Y = X @ torch.tensor([1.0, -2.0, 0.5, 0.0])
+
+
+class Regression(nn.Module):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear, self.dropout = nn.Linear(4, 1), nn.Dropout(dropout)
+
+    def forward(self, batch):
+        return ((self.linear(self.dropout(batch["x"])).squeeze(-1) - batch["y"]) ** 2).sum(), len(batch["y"])
+
+
+def train(folder: Path, params: TrainingParams = PARAMS, stop_after: int | None = None, dropout: float = 0.2):
+    model, lengths, validated = Regression(dropout), np.ones(100, dtype=int), []
+
+    def validate(network):
+        if stop_after is not None and len(validated) == stop_after:
+            raise KeyboardInterrupt
+        validated.append(1)
+        with torch.no_grad():
+            return {"loss": float(network({"x": X[:20], "y": Y[:20]})[0]) / 20}
+
+    rows = fit(model, batches=lambda epoch: length_bucketed_batches(lengths, 16, 1, np.random.default_rng(epoch)),
+               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, params=params,
+               checkpoints=Checkpoints(folder), accelerator=make_accelerator("fp32"))
+    return model, rows
+
+
+def test_it_learns_and_ends_with_the_best_epoch(tmp_path):
+    model, rows = train(tmp_path / "a", dropout=0.0)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
+    best = min(rows, key=lambda row: row["valid_loss"])
+    with torch.no_grad():
+        assert float(model.eval()({"x": X[:20], "y": Y[:20]})[0]) / 20 == pytest.approx(best["valid_loss"])
+
+
+def test_equal_seeds_give_equal_bits(tmp_path):
+    (one, rows), (two, again) = train(tmp_path / "a"), train(tmp_path / "b")
+    assert rows == again
+    assert torch.equal(one.linear.weight, two.linear.weight)
+
+
+def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(tmp_path):
+    undisturbed, rows = train(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", stop_after=3)
+    resumed, again = train(tmp_path / "b")
+    assert rows == again
+    assert torch.equal(undisturbed.linear.weight, resumed.linear.weight)
+
+
+def test_patience_ends_training_early(tmp_path):
+    params = TrainingParams(epochs=50, batch_size=16, learning_rate=0.0, early_stopping="loss", patience=2)
+    _, rows = train(tmp_path / "a", params)
+    assert len(rows) == 3
+
+
+def test_a_loss_that_is_no_number_is_an_error_at_once(tmp_path):
+    params = TrainingParams(epochs=3, batch_size=16, learning_rate=1e30, clip_norm=1e30, early_stopping="loss")
+    with pytest.raises(ValueError, match="training loss is .*; lower training.learning_rate"):
+        train(tmp_path / "a", params)
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path):
+    _, rows = train(tmp_path / "a", dropout=0.0)
+    env = os.environ | {"SIDFLOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
+               "tests.training.test_loop", str(tmp_path)]
+    subprocess.run(command, check=True, env=env, cwd=Path(__file__).resolve().parents[2], capture_output=True)
+    together = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["train_loss"] for row in together] == pytest.approx([row["train_loss"] for row in rows], rel=1e-5)
+    assert [row["valid_loss"] for row in together] == pytest.approx([row["valid_loss"] for row in rows], rel=1e-5)
+
+
+if __name__ == "__main__":  # one of the two processes
+    target = Path(sys.argv[1])
+    _, measured = train(target / "together", dropout=0.0)
+    if os.environ["RANK"] == "0":
+        assert os.environ["WORLD_SIZE"] == "2"
+        (target / "rows.json").write_text(json.dumps(measured))
