@@ -111,6 +111,31 @@ def our_side(folder: Path):
 
 
 def pandas_side(folder: Path):
+    """As it is usually written: counts by ``groupby`` on the ids, histories by ``agg(list)``."""
+    import pandas as pd
+
+    clock = Clock()
+    log = pd.read_parquet(folder / "interactions.parquet")
+    clock.lap("read")
+    while True:
+        users = log.groupby("user_id")["user_id"].transform("size")
+        items = log.groupby("item_id")["item_id"].transform("size")
+        kept = log[(users >= CORE) & (items >= CORE)]
+        if len(kept) == len(log):
+            break
+        log = kept
+    clock.lap("core")
+    log = log.assign(user=pd.factorize(log["user_id"])[0], item=pd.factorize(log["item_id"])[0])
+    log = log.sort_values(["user", "timestamp"], kind="stable")
+    clock.lap("index")
+    histories = log.groupby("user")["item"].agg(list)
+    train, valid, test = histories.str[:-2], histories.str[-2], histories.str[-1]
+    clock.lap("split")
+    return clock.steps, (train.str.len().to_numpy(), np.concatenate(train.to_list()), valid.to_numpy(), test.to_numpy())
+
+
+def coded_pandas_side(folder: Path):
+    """As a careful programmer would: ids become whole numbers before anything is counted, and no list is made."""
     import pandas as pd
 
     clock = Clock()
@@ -124,7 +149,7 @@ def pandas_side(folder: Path):
             break
         log = kept
     clock.lap("core")
-    log["user"], log["item"] = pd.factorize(log["user_id"])[0], pd.factorize(log["item_id"])[0]
+    log["user"], log["item"] = pd.factorize(log["user"])[0], pd.factorize(log["item"])[0]
     log = log.sort_values(["user", "timestamp"], kind="stable")
     clock.lap("index")
     from_end = log.groupby("user").cumcount(ascending=False)
@@ -147,7 +172,7 @@ class Clock:
         self.steps[step], self.last = round(now - self.last, 2), now
 
 
-SIDES = {"ours": our_side, "pandas": pandas_side}
+SIDES = {"ours": our_side, "pandas": pandas_side, "pandas_coded": coded_pandas_side}
 
 if __name__ == "__main__":
     typer.run(main)
