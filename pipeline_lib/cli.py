@@ -3,6 +3,7 @@
 import importlib.metadata
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -103,7 +104,7 @@ def add_data(folder: Path, name: Annotated[str | None, typer.Option(help="Its na
     if not preset.exists():
         _write_preset(preset, name, options)
         typer.echo(f"wrote {preset}; set there what makes up an item's text, filters and split")
-    subprocess.run(["dvc", "add", "--quiet", str(place)], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], check=True)
     typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
 
 

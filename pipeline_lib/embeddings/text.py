@@ -99,7 +99,8 @@ def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints) -> n
     found = checkpoints.load()
     done = found[0]["vectors"] if found else torch.empty(0, encoder.get_sentence_embedding_dimension())
     step = config.batch_size * CHUNK
-    for start in tqdm(range(len(done), len(texts), step), desc="encoding", unit="chunk", leave=False, mininterval=1.0):
+    for start in tqdm(range(len(done), len(texts), step), desc="encoding", unit="chunk", leave=False, mininterval=1.0,
+                      disable=None):
         part = encoder.encode(list(texts[start : start + step]), batch_size=config.batch_size, convert_to_tensor=True,
                               show_progress_bar=False)
         done = torch.cat([done, part.float().cpu()])

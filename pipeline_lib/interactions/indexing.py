@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline_lib import artifacts
-from pipeline_lib.interactions.filtering import ITEM_CODES, USER_CODES
+from pipeline_lib.interactions.filtering import with_codes
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def index_tables(raw_interactions: pl.DataFrame, items: pl.DataFrame | None, *, 
     """Number users and items by their first row, and give every table the columns of its artifact.
 
     Args:
-        raw_interactions: ``user_id``, ``item_id`` (str or categorical), ``timestamp``, ``rating``.
+        raw_interactions: ``user_id``, ``item_id``, ``timestamp``, ``rating``; ids str or categorical.
         items: ``item_id`` and attributes, each str or list of str, one row an item; or None.
         title: the attribute to show as an item's title; None leaves titles empty.
         text: the attributes that make up an item's text, joined as ``a. b. c``; unknown ones are left out.
@@ -38,8 +38,9 @@ def index_tables(raw_interactions: pl.DataFrame, items: pl.DataFrame | None, *, 
     """
     attributes = [] if items is None else [name for name in items.columns if name != "item_id"]
     _refuse_unknown_attributes(attributes, title, text)
-    users, user_ids = _number(raw_interactions["user_id"].cast(USER_CODES))
-    item_numbers, item_ids = _number(raw_interactions["item_id"].cast(ITEM_CODES))
+    coded = with_codes(raw_interactions)
+    users, user_ids = _number(coded["user_id"])
+    item_numbers, item_ids = _number(coded["item_id"])
     interactions = pl.DataFrame({"user": users, "item": item_numbers,
                                  "timestamp": _timestamps(raw_interactions["timestamp"]),
                                  "rating": raw_interactions["rating"].cast(pl.Float32)})

@@ -44,7 +44,8 @@ def read_raw(path: Path, params: IngestParams) -> RawData:
     bad += bad_interactions
     refuse_bad_rows(bad, params.max_bad_rows)
     if interactions.is_empty():
-        raise ValueError(f"{interactions_file.path}: no interaction is left, {len(bad)} rows are bad; the first: {bad[0]}")
+        raise ValueError(f"{interactions_file.path}: no interaction is left, {len(bad)} rows are bad; "
+                         f"the first: {bad[0]}")
     logger.info("read %s: %d interactions, %s items, %d bad rows left out", path, interactions.height,
                 "no" if items is None else items.height, len(bad))
     return RawData(interactions, items, tuple(bad))
@@ -57,5 +58,5 @@ def _check_params(params: IngestParams) -> None:
     if params.order not in ORDERS:
         raise ValueError(f"params: ingest.order is {params.order}; known: {', '.join(ORDERS)}")
     if params.columns and params.format != "table":
-        raise ValueError(f"params: ingest.columns is for format table, but ingest.format is {params.format}, whose columns "
-                         "are fixed; remove ingest.columns")
+        raise ValueError(f"params: ingest.columns is for format table, but ingest.format is {params.format}, whose "
+                         "columns are fixed; remove ingest.columns")

@@ -75,7 +75,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
         validate=_validation(inputs, training, accelerator, seed),
         params=training, checkpoints=checkpoints, accelerator=accelerator)
     saved = {"kind": "seq2seq", **asdict(config), "vocabulary_size": vocabulary.size}
-    return Model({name: value for name, value in model.state_dict().items()}, saved, rows)
+    return Model({name: value.cpu().numpy() for name, value in model.state_dict().items()}, saved, rows)
 
 
 class Ranker:

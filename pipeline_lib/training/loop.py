@@ -98,8 +98,8 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Se
     model.train()
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     rank, processes = accelerator.process_index, accelerator.num_processes
-    for batch in tqdm(batches, desc="training", unit="batch", leave=False, disable=not accelerator.is_main_process,
-                      mininterval=1.0):
+    quiet = None if accelerator.is_main_process else True  # None: where no terminal is looked at
+    for batch in tqdm(batches, desc="training", unit="batch", leave=False, mininterval=1.0, disable=quiet):
         rate = params.learning_rate * learning_rate_factor(step, total, params.warmup_share, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate

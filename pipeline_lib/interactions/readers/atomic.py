@@ -19,7 +19,8 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     path = find_file(folder, "*.inter")
     content = read_content(path)
     header = _header(path, content)
-    require_columns(path, header, ["user_id", "item_id", *(["timestamp"] if ordered else [])])
+    require_columns(path, header, ["user_id", "item_id", *(["timestamp"] if ordered else [])],
+                    "without times, set ingest.order=none")
     picked = {name: header.index(name) for name in ("user_id", "item_id", "timestamp", "rating") if name in header}
     interactions = RawFile(path, read_columns(path, content, LAYOUT, len(header), picked))
     del content

@@ -6,6 +6,8 @@ import polars as pl
 
 from pipeline_lib.interactions.readers.raw_file import FAULT, ROW, RawFile
 
+Rule = tuple[pl.Expr, pl.Expr]  # which rows are bad, and what to say of them
+
 
 def check_items(file: RawFile, lists: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
     """Keep the rows with a new, non-empty id.
@@ -67,11 +69,8 @@ def check_interactions(file: RawFile, known_items: pl.Series | None, ordered: bo
 def refuse_bad_rows(bad: Sequence[str], allowed: int) -> None:
     """Raise if more rows are bad than ``ingest.max_bad_rows`` allows."""
     if len(bad) > allowed:
-        raise ValueError(f"{bad[0]} ({len(bad)} bad rows, ingest.max_bad_rows allows {allowed}; correct the file or "
-                         "raise ingest.max_bad_rows to leave them out)")
-
-
-Rule = tuple[pl.Expr, pl.Expr]  # which rows are bad, and what to say of them
+        raise ValueError(f"{bad[0]} (bad rows: {len(bad)}, allowed by ingest.max_bad_rows: {allowed}; correct the file "
+                         "or raise ingest.max_bad_rows to leave such rows out)")
 
 
 def _separate(file: RawFile, rules: Sequence[Rule | None]) -> tuple[pl.DataFrame, list[str]]:
@@ -100,7 +99,8 @@ def _time_faults(file: RawFile, ordered: bool) -> list[Rule]:
     column, blank = file.named("timestamp"), _is_blank(file, "timestamp")
     value = pl.col("timestamp").cast(pl.String)
     rules = [(~blank & pl.col("#seconds").is_null(), pl.format(f"{column} '{{}}' is not {file.time_form}", value)),
-             ((pl.col("#seconds") < 0).fill_null(False), pl.format(f"{column} {{}} is negative, expected a time", value))]
+             ((pl.col("#seconds") < 0).fill_null(False),
+              pl.format(f"{column} {{}} is negative, expected a time", value))]
     missing = pl.lit(f"{column} is empty, expected {file.time_form}; or set ingest.order=none")
     return [(blank, missing), *rules] if ordered else rules
 

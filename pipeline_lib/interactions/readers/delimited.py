@@ -15,7 +15,7 @@ import polars as pl
 
 from pipeline_lib.interactions.readers.raw_file import FAULT, ROW
 
-ROWS_AT_ONCE = 200_000
+ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,19 @@ def read_header(path: Path, content: bytes, layout: Layout) -> list[str]:
     """The column names in the first line.
 
     Raises:
-        ValueError: if the line is not UTF-8.
+        ValueError: if the line is not UTF-8, or not valid CSV.
     """
     line = content[:content.find(b"\n")] if b"\n" in content else content
     try:
         text = line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, row 1: {_not_utf8(error)}") from error
-    return next(csv.reader([text], delimiter=layout.separator,
-                           quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE))
+    if not layout.quoted:
+        return text.split(layout.separator)
+    try:
+        return next(csv.reader([text], delimiter=layout.separator, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}, row 1: not valid CSV ({error})") from error
 
 
 def read_columns(path: Path, content: bytes, layout: Layout, width: int, picked: Mapping[str, int]) -> pl.DataFrame:
@@ -61,6 +65,8 @@ def read_columns(path: Path, content: bytes, layout: Layout, width: int, picked:
 
 def _all_at_once(content: bytes, layout: Layout, width: int, picked: Mapping[str, int]) -> pl.DataFrame | None:
     """None if any row is irregular, or if rows and lines are not one to one: then the row numbers would be wrong."""
+    if content.endswith((b"\n\n", b"\n\r\n")):
+        content = content.rstrip(b"\r\n")
     places = sorted(set(picked.values()))
     try:
         columns = pl.read_csv(content, separator=layout.separator, quote_char='"' if layout.quoted else None,
@@ -83,10 +89,12 @@ def _row_by_row(path: Path, content: bytes, layout: Layout, width: int, picked: 
     frames = [pl.DataFrame(schema=schema)]
     remaining = _rows(path, content, layout)
     while rows := list(islice(remaining, ROWS_AT_ONCE)):
-        judged = [(row, fault or _wrong_width(fields, width), fields) for row, fields, fault in rows]
-        values = ((row, fault, *(None if fault else fields[place] for place in picked.values()))
-                  for row, fault, fields in judged)
-        frames.append(pl.DataFrame(values, schema=schema, orient="row"))
+        numbers, fields, faults = zip(*rows, strict=True)
+        faults = [fault or (None if len(row) == width else f"{len(row)} columns, expected {width}")
+                  for row, fault in zip(fields, faults, strict=True)]
+        whole = [row if fault is None else [None] * width for row, fault in zip(fields, faults, strict=True)]
+        values = {name: [row[place] for row in whole] for name, place in picked.items()}
+        frames.append(pl.DataFrame({ROW: numbers, FAULT: faults, **values}, schema=schema))
     return pl.concat(frames)
 
 
@@ -133,7 +141,3 @@ def _not_text(fields: list[str]) -> str | None:
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-
-
-def _wrong_width(fields: list[str], width: int) -> str | None:
-    return None if len(fields) == width else f"{len(fields)} columns, expected {width}"

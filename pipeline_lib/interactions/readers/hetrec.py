@@ -54,7 +54,7 @@ def _artists(folder: Path, path: Path) -> RawFile:
 def _tags(taggings: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
     """Each artist's tag names, by how often they were given; ties in the order of the file."""
     counts = taggings.group_by("item_id", "tag").agg(pl.len().alias("times"), pl.col(ROW).min().alias("first"))
-    named = counts.join(names.drop(ROW, FAULT, strict=False).unique("tag"), on="tag")
+    named = counts.join(names.drop(ROW, FAULT, strict=False).unique("tag", keep="first", maintain_order=True), on="tag")
     return named.sort("times", "first", descending=[True, False]).group_by("item_id").agg(pl.col("value").alias("tags"))
 
 
@@ -62,4 +62,5 @@ def _columns(path: Path, wanted: Mapping[str, str]) -> pl.DataFrame:
     content = read_content(path, otherwise="latin-1")
     header = read_header(path, content, LAYOUT)
     require_columns(path, header, list(wanted.values()))
-    return read_columns(path, content, LAYOUT, len(header), {name: header.index(column) for name, column in wanted.items()})
+    picked = {name: header.index(column) for name, column in wanted.items()}
+    return read_columns(path, content, LAYOUT, len(header), picked)

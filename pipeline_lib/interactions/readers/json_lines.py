@@ -117,7 +117,8 @@ def _piece_at_once(lines: list[bytes], picked: Mapping[str, str], first: int) ->
     if rows.height != len(lines):
         return None
     return rows.select(pl.int_range(first, first + rows.height, dtype=pl.UInt32).alias(ROW),
-                       pl.lit(None, dtype=pl.String).alias(FAULT), *(pl.col(key).alias(name) for name, key in picked.items()))
+                       pl.lit(None, dtype=pl.String).alias(FAULT),
+                       *(pl.col(key).alias(name) for name, key in picked.items()))
 
 
 def _piece_by_line(lines: list[bytes], first: int, convert: Callable[[Mapping[str, Any]], dict[str, Any]],
@@ -134,7 +135,7 @@ def _piece_by_line(lines: list[bytes], first: int, convert: Callable[[Mapping[st
 def _parse(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
     """The object of a line, or why there is none."""
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return None, f"byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
     try:

@@ -14,8 +14,8 @@ from pipeline_lib.interactions.readers.text_files import find_file, find_optiona
 
 RATINGS = {"user_id": 0, "item_id": 1, "rating": 2, "timestamp": 3}
 FLAGS_FROM = 5  # in u.item; flag 0 is "unknown", which is no genre
-GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-          "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western")
+GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
+          "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western")
 TITLE_AND_YEAR = r"^(.*?)\s*\((\d{4})\)\s*$"
 FIELD = "\x1f"  # stands in for the two-character separator "::"
 

@@ -16,10 +16,10 @@ FAULT = "#fault"  # why a row could not be read at all, null where it could; the
 class RawFile:
     """Rows of one file, under our column names.
 
-    ``rows``: `ROW`, perhaps `FAULT`, and for interactions ``user_id``, ``item_id``, ``timestamp`` and ``rating`` (the last
-    two may be absent), for items ``item_id`` and the attributes. Values are text, or numbers where the file is typed;
-    attributes are text or lists of text. ``names`` maps our names to the file's, for messages; ``seconds`` turns the
-    column ``timestamp`` into Unix seconds, null where it is not a time, and ``time_form`` says what a time looks like.
+    ``rows``: `ROW`, perhaps `FAULT`, and for interactions ``user_id``, ``item_id``, ``timestamp`` and ``rating`` (the
+    last two may be absent), for items ``item_id`` and the attributes. Values are text, or numbers where the file is
+    typed; attributes are text or lists of text. ``names`` maps our names to the file's, for messages; ``seconds`` turns
+    the column ``timestamp`` into Unix seconds, null where it is not a time, and ``time_form`` says what a time looks like.
     """
 
     path: Path
@@ -32,15 +32,15 @@ class RawFile:
         return self.names.get(column, column)
 
 
-def require_columns(path: Path, found: list[str], wanted: list[str]) -> None:
-    """Refuse a file that lacks a column, listing those it has.
+def require_columns(path: Path, found: list[str], wanted: list[str], advice: str = "is ingest.format right?") -> None:
+    """Refuse a file that lacks a column, listing those it has; ``advice`` says what to do.
 
     Raises:
         ValueError: naming the first missing column, or one that stands in the header twice.
     """
     for name in wanted:
         if name not in found:
-            raise ValueError(f"{path}: column {name} is missing; found {', '.join(found)}")
+            raise ValueError(f"{path}: column {name} is missing; found {', '.join(found)}; {advice}")
     for name in found:
         if found.count(name) > 1:
             raise ValueError(f"{path}: column {name} stands in the header {found.count(name)} times; rename one")

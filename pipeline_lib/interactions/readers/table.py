@@ -12,6 +12,7 @@ from pipeline_lib.interactions.readers.text_files import find_file, find_optiona
 from pipeline_lib.interactions.readers.times import seconds_from_iso, seconds_from_number
 
 ENDINGS = ("csv", "tsv", "parquet")
+TEXT = (pl.String, pl.Categorical, pl.Enum)
 OURS = ("user_id", "item_id", "timestamp", "rating")
 
 
@@ -20,20 +21,33 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     for name in columns:
         if name not in OURS:
             raise ValueError(f"params: ingest.columns.{name} is not known; known: {', '.join(OURS)}")
+    if len(set(columns.values())) < len(columns):
+        raise ValueError(f"params: ingest.columns maps two names to one column: {dict(columns)}")
     names = {name: columns.get(name, name) for name in OURS}
-    path = (find_optional_file(folder, *(f"interactions.{ending}" for ending in ENDINGS))
-            or find_file(folder, *(f"*.{ending}" for ending in ENDINGS)))
+    path = find_optional_file(folder, *_named("interactions")) or _only_table(folder)
     required = ["user_id", "item_id", *(["timestamp"] if ordered or "timestamp" in columns else []),
                 *(["rating"] if "rating" in columns else [])]
-    rows = _read_table(path, {names[name]: name for name in OURS}, [names[name] for name in required], others=False)
+    ours = {name: name for name in OURS if name not in columns} | {theirs: name for name, theirs in columns.items()}
+    rows = _read_table(path, ours, [names[name] for name in required], others=False)
     is_text = rows.schema.get("timestamp") == pl.String
     interactions = RawFile(path, rows, names, **(_time_form(rows["timestamp"]) if is_text else {}))
 
-    item_path = find_optional_file(folder, *(f"items.{ending}" for ending in ENDINGS))
+    item_path = find_optional_file(folder, *_named("items"))
     if item_path is None or item_path == path:
         return interactions, None
     items = _read_table(item_path, {names["item_id"]: "item_id"}, [names["item_id"]], others=True)
     return interactions, RawFile(item_path, items, names)
+
+
+def _named(stem: str) -> list[str]:
+    return [f"{stem}.{ending}" for ending in ENDINGS]
+
+
+def _only_table(folder: Path) -> Path:
+    try:
+        return find_file(folder, *_named("*"))
+    except ValueError as error:
+        raise ValueError(f"{error}, or name the interactions interactions.csv and the items items.csv") from error
 
 
 def _read_table(path: Path, ours: Mapping[str, str], required: list[str], others: bool) -> pl.DataFrame:
@@ -58,12 +72,14 @@ def _read_parquet(path: Path, ours: Mapping[str, str], required: list[str], othe
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: not a whole Parquet file ({reason}); copy or download it again") from error
     table = table.rename({header[place]: name for name, place in picked.items()})
-    return table.select(pl.int_range(1, table.height + 1, dtype=pl.UInt32).alias(ROW),
-                        *(_plain(path, name, table.schema[name], header[place]) for name, place in picked.items()))
+    values = (_plain(path, name, table.schema[name], header[place], others) for name, place in picked.items())
+    return table.select(pl.int_range(1, table.height + 1, dtype=pl.UInt32).alias(ROW), *values)
 
 
-def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str], others: bool) -> dict[str, int]:
-    require_columns(path, header, required)
+def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str],
+            others: bool) -> dict[str, int]:
+    require_columns(path, header, required, "name the file's own column in ingest.columns, e.g. item_id: sku; "
+                    "without times, set ingest.order=none")
     picked = {ours[name]: place for place, name in enumerate(header) if name in ours}
     for place, name in enumerate(header if others else []):
         if name in ours:
@@ -76,23 +92,31 @@ def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: li
     return picked
 
 
-def _plain(path: Path, name: str, kind: pl.DataType, column: str) -> pl.Expr:
-    """Ids and attributes as text, times as Unix seconds, ratings as numbers."""
-    value = pl.col(name)
-    if name == "timestamp" and kind.is_temporal():
-        if kind.base_type() in (pl.Datetime, pl.Date):
-            return value.cast(pl.Datetime("ms", kind.time_zone) if kind == pl.Datetime else pl.Datetime("ms")).dt.epoch("s")
-    elif name in ("timestamp", "rating") and (kind.is_numeric() or kind == pl.String):
-        return value
-    elif name not in ("timestamp", "rating"):
-        if kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum):
-            return value.cast(pl.String)
-        if not name.endswith("_id") and (kind.is_float() or kind.is_temporal() or kind in (pl.Boolean, pl.Null)):
-            return value.cast(pl.String)
-        if kind == pl.List and (kind.inner == pl.String or kind.inner.is_numeric() or kind.inner == pl.Categorical):
-            return value.cast(pl.List(pl.String))
-    expected = {"timestamp": "numbers, dates or text", "rating": "numbers or text"}.get(name, "text or integers")
-    raise ValueError(f"{path}: column {column} is {kind}, expected {expected}; convert it before adding the file")
+def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool) -> pl.Expr:
+    """Ids and attributes as text, times as Unix seconds or text, ratings as numbers or text."""
+    if name in ("user_id", "item_id"):
+        fits, expected, value = kind.is_integer() or kind in TEXT, "text or integers", pl.col(name).cast(pl.String)
+    elif is_item:
+        inner = kind.inner if kind == pl.List else kind
+        fits = inner.is_numeric() or inner.is_temporal() or inner in (*TEXT, pl.Boolean, pl.Null)
+        expected, value = "text, numbers or lists of these", _text(name, kind)
+    elif name == "timestamp":
+        fits = kind.is_numeric() or kind in (pl.Datetime, pl.Date, pl.String)
+        expected, value = "numbers, dates or text", _seconds_of_dates(name) if kind.is_temporal() else pl.col(name)
+    else:
+        fits, expected, value = kind.is_numeric() or kind == pl.String, "numbers or text", pl.col(name)
+    if not fits:
+        raise ValueError(f"{path}: column {column} is {kind}, expected {expected}; convert it before adding the file")
+    return value
+
+
+def _text(name: str, kind: pl.DataType) -> pl.Expr:
+    return pl.col(name).cast(pl.List(pl.String) if kind == pl.List else pl.String)
+
+
+def _seconds_of_dates(name: str) -> pl.Expr:
+    """Dates are midnight UTC; times without a zone are taken as UTC."""
+    return pl.col(name).dt.epoch("s")
 
 
 def _time_form(timestamps: pl.Series) -> dict:
@@ -100,4 +124,5 @@ def _time_form(timestamps: pl.Series) -> dict:
     first = timestamps.filter((timestamps != "").fill_null(False)).head(1)
     if first.is_empty() or first.cast(pl.Float64, strict=False).is_not_null().all():
         return {"seconds": seconds_from_number("timestamp"), "time_form": "a number, as in the rows above it"}
-    return {"seconds": seconds_from_iso("timestamp"), "time_form": "an ISO date or time (2020-01-02, 2020-01-02 03:04:05)"}
+    return {"seconds": seconds_from_iso("timestamp"),
+            "time_form": "an ISO date or time (2020-01-02, 2020-01-02 03:04:05)"}

@@ -16,8 +16,8 @@ def seconds_from_milliseconds(column: str) -> pl.Expr:
 
 
 def seconds_from_iso(column: str) -> pl.Expr:
-    """ISO 8601 dates and datetimes, e.g. ``2020-01-02`` or ``2020-01-02T03:04:05+02:00``; UTC where no zone is given."""
-    text = pl.col(column).str.replace("T", " ", literal=True).str.replace(r" ?(Z|UTC)$", "")
+    """ISO 8601 dates and datetimes, e.g. ``2020-01-02`` or ``2020-01-02T03:04:05+02:00``; UTC if there is no zone."""
+    text = pl.col(column).str.replace(r" ?(Z|UTC)$", "").str.replace("T", " ", literal=True)
     return pl.coalesce(*(_seconds(text, layout) for layout in (*PLAIN, ZONED)))
 
 

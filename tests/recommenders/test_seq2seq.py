@@ -1,0 +1,129 @@
+"""On a toy catalogue where the next item follows from the last one: 0 -> 1 -> 2 -> ... -> 0."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.artifacts import Cases, Identifiers, RecommenderInputs, Split
+from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.recommenders.seq2seq import CodeSeq2Seq, Config, collate, load_ranker, train
+from pipeline_lib.sequences.code_examples import build_examples
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+
+NUM_ITEMS = 9
+CONFIG = Config(layers=1, heads=2, head_size=8, width=16, feed_forward=32, dropout=0.0)
+TRAINING = TrainingParams(epochs=30, batch_size=32, learning_rate=0.02, patience=30)
+DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = np.random.default_rng(0)
+    starts = generator.integers(0, NUM_ITEMS, size=60)
+    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in starts]
+    users = np.arange(60, dtype=np.int32)
+
+    def cases(end):
+        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
+                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(60, dtype=bool))
+
+    warm = np.arange(NUM_ITEMS) < 6
+    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
+                  np.ones(NUM_ITEMS, dtype=np.int32), warm, np.ones(NUM_ITEMS, dtype=np.int8))
+    identifiers = Identifiers(np.array(list(product(range(3), range(3))), dtype=np.int32), (3, 4))
+    examples, vocabulary = build_examples(split, identifiers, SequencesParams(4, "prefixes", 3))
+    vectors = np.zeros((NUM_ITEMS, 2), dtype=np.float32)
+    return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return make_accelerator("fp32")
+
+
+@pytest.fixture(scope="module")
+def model(inputs, accelerator, tmp_path_factory):
+    return train(inputs, CONFIG, TRAINING, checkpoints=Checkpoints(tmp_path_factory.mktemp("checkpoints") / "run"),
+                 accelerator=accelerator, seed=0)
+
+
+def ranked(model, inputs, accelerator, decode=DECODE):
+    return load_ranker(model, inputs, decode, accelerator=accelerator, seed=0).rank(inputs.examples["test"], inputs.split.test)
+
+
+def test_the_loss_is_the_summed_cross_entropy_of_the_labels(inputs):
+    torch.manual_seed(0)
+    network = CodeSeq2Seq(CONFIG, inputs.vocabulary["size"]).eval()
+    batch = collate(inputs.examples["train"], np.array([0, 1, 2]))
+    loss, count = network(batch)
+    assert int(count) == 6
+    expected = 0.0
+    for row in range(3):  # one unpadded example at a time, one label after the other
+        tokens = inputs.examples["train"].input_ids[row]
+        labels = inputs.examples["train"].labels[row].tolist()
+        for place, label in enumerate(labels):
+            logits = network.t5(input_ids=torch.from_numpy(tokens).long()[None],
+                                decoder_input_ids=torch.tensor([[0, *labels[:place]]])).logits[0, -1]
+            expected -= logits.log_softmax(-1)[label].item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_learns_what_follows_what(model, inputs, accelerator):
+    lists = ranked(model, inputs, accelerator).rankings[0].items
+    hits = [row[0] == target[0] for row, target in zip(lists, inputs.split.test.targets, strict=True)]
+    assert np.mean(hits) > 0.95
+    assert model.training[-1]["train_loss"] < model.training[0]["train_loss"] / 3
+
+
+def test_equal_seeds_give_equal_bits(model, inputs, accelerator, tmp_path):
+    again = train(inputs, CONFIG, TRAINING, checkpoints=Checkpoints(tmp_path / "run"), accelerator=accelerator, seed=0)
+    assert all(np.array_equal(value, again.tensors[name]) for name, value in model.tensors.items())
+    assert model.training == again.training
+    one, two = (ranked(trained, inputs, accelerator).rankings[0] for trained in (model, again))
+    assert np.array_equal(one.items.values, two.items.values) and np.array_equal(one.scores, two.scores)
+
+
+def test_a_beam_as_wide_as_the_catalogue_ranks_all_items_by_their_exact_log_probability(model, inputs, accelerator):
+    ranking = ranked(model, inputs, accelerator).rankings[0]
+    network = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0).model.eval()
+    item_tokens = inputs.identifiers.codes + np.array(inputs.vocabulary["level_offsets"])
+    for row in (0, 17, 59):
+        tokens = torch.from_numpy(inputs.examples["test"].input_ids[row]).long()
+        labels = torch.from_numpy(item_tokens).long()
+        with torch.no_grad():
+            logits = network.t5(input_ids=tokens.expand(NUM_ITEMS, -1), labels=labels).logits
+        scores = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).sum((1, 2)).numpy()
+        start, stop = ranking.items.offsets[row : row + 2]
+        assert ranking.items[row].tolist() == np.argsort(-scores).tolist()
+        np.testing.assert_allclose(ranking.scores[start:stop], np.sort(scores)[::-1], rtol=1e-4)
+
+
+def test_warm_and_cold_lists_hold_items_of_their_set_only(model, inputs, accelerator):
+    result = ranked(model, inputs, accelerator, replace(DECODE, candidate_sets=True))
+    assert [ranking.candidates for ranking in result.rankings] == ["all", "warm", "cold"]
+    assert set(result.rankings[1].items.values) == set(range(6))
+    assert set(result.rankings[2].items.values) == {6, 7, 8}
+
+
+def test_history_is_left_out_where_asked(model, inputs, accelerator):
+    lists = ranked(model, inputs, accelerator, replace(DECODE, filter_history=True)).rankings[0].items
+    for row, history in zip(lists, inputs.split.test.histories, strict=True):
+        assert sorted([*row, *history]) == list(range(NUM_ITEMS))
+
+
+def test_a_soft_beam_may_yield_what_is_no_item(model, inputs, accelerator):
+    assert ranked(model, inputs, accelerator).invalid_share == 0
+    result = ranked(model, inputs, accelerator, replace(DECODE, kind="soft_beam", beam_size=12))
+    assert result.invalid_share == pytest.approx(3 / 12)
+    assert all(len(row) == NUM_ITEMS for row in result.rankings[0].items)
+
+
+def test_the_result_does_not_depend_on_the_size_of_batches(model, inputs, accelerator):
+    one, two = (ranked(model, inputs, accelerator, replace(DECODE, batch_size=size)).rankings[0] for size in (1, 60))
+    assert np.array_equal(one.items.values, two.items.values)
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)

@@ -1,0 +1,107 @@
+"""The command as a user types it, in a folder with a copy of conf/."""
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def sidflow(tmp_path, monkeypatch, capsys):
+    """Run `sidflow ...` in tmp_path; returns exit status, stdout and stderr."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sidflow", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = [f"{user:04d},b{item},{10 + item}" for user in range(5) for item in range(4)]
+    (folder / "interactions.csv").write_text("customer,sku,timestamp\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+COLUMNS = ("--column", "user_id=customer", "--column", "item_id=sku")
+
+
+def test_the_version_is_that_of_the_package(sidflow):
+    assert sidflow("--version")[:2] == (0, f"sidflow {importlib.metadata.version('sidflow')}\n")
+
+
+def test_params_are_composed_from_groups_and_keys(sidflow):
+    assert sidflow("params", "scale=small", "seed=7")[0] == 0
+    tree = yaml.safe_load(Path("params.yaml").read_text())
+    assert (tree["seed"], tree["preset"]["scale"]) == (7, "small")
+    assert sidflow("check")[:2] == (0, "ok: text -> rqvae (suffix) -> seq2seq -> beam on data/raw/demo\n")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("check", "tokenizer.kind=rqave"), "error: params: tokenizer.kind is rqave; known: "),
+    (("check", "tokeniser.kind=rqvae"), "error: conf/: "),
+    (("check", "paper=nothing"), "error: conf/: "),
+    (("params", "decode.top_k=5"), "error: params: decode.top_k=5 is shorter than the largest of evaluate.ks (30)"),
+    (("check", "+tokenizer.rqvae.depth=3"), "error: params: tokenizer.rqvae.depth is not known; known: "),
+    (("recommend",), "error: give either --user or --history"),
+    (("recommend", "--user", "x"), "error: data/ingest/items.parquet: no such file; stage ingest makes it"),
+    (("data", "validate", "absent"), "error: absent: no such folder"),
+    (("data", "validate", "conf"), "error: conf: no raw format recognised"),
+    (("data", "validate", "conf", "--format", "csv"), "error: "),
+])
+def test_an_error_is_one_line_and_writes_nothing(sidflow, arguments, message):
+    status, out, err = sidflow(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith(message) and err.count("\n") == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["conf"]
+
+
+def test_a_traceback_is_shown_on_demand(sidflow, monkeypatch):
+    monkeypatch.setenv("SIDFLOW_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["sidflow", "recommend"])
+    with pytest.raises(ValueError, match="give either"):
+        cli.main()
+
+
+def test_own_data_is_described(sidflow, own_data):
+    status, out, _ = sidflow("data", "validate", str(own_data), *COLUMNS)
+    assert status == 0
+    assert "shop (table)" in out and "users: 5" in out and "items: 4" in out and "interactions: 20" in out
+
+
+def test_a_wrong_mapping_lists_the_columns_there_are(sidflow, own_data):
+    status, _, err = sidflow("data", "validate", str(own_data))
+    assert status == 1 and "customer" in err and "user_id" in err
+    assert sidflow("data", "validate", str(own_data), "--column", "user_id")[2] == \
+        "error: --column user_id: expected ours=theirs, e.g. user_id=customer\n"
+
+
+def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
+    status, out, _ = sidflow("data", "add", str(own_data), *COLUMNS)
+    assert status == 0 and "added data/raw/shop" in out
+    assert Path("data/raw/shop.dvc").exists() and Path("data/raw/shop/interactions.csv").exists()
+    tree = yaml.safe_load(cli.compose(["dataset=shop"]))
+    assert tree["ingest"]["path"] == "data/raw/shop"
+    assert tree["ingest"]["columns"] == {"user_id": "customer", "item_id": "sku"}
+    listed = sidflow("data", "list")[1]
+    assert any(line.split()[:2] == ["shop", "here"] for line in listed.splitlines())
+    assert sidflow("data", "add", str(own_data))[2].startswith("error: data/raw/shop exists already")
