@@ -116,7 +116,7 @@ class Identifiers:
     """``codes (N, L)`` int32, right-padded with -1, level l below ``level_sizes[l]``.
 
     ``tensors`` goes to tokenizer.safetensors, ``config`` to config.json; ``reconstruction_error`` is the mean squared
-    error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch.
+    error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch, for training.csv.
     """
 
     codes: np.ndarray
@@ -278,6 +278,8 @@ def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
         write_codes(place / "item_codes.npy", identifiers.codes, identifiers.level_sizes)
         write_tensors(place / "tokenizer.safetensors", identifiers.tensors)
         write_json(place / "config.json", {**identifiers.config, "level_sizes": list(identifiers.level_sizes)})
+        if identifiers.training:
+            write_csv(place / "training.csv", identifiers.training)
 
 
 def write_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> None:

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -136,6 +138,19 @@ def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):
     restored.run("rm", "-r", "data/other")
 
 
+def test_two_processes_decode_what_one_does(project):
+    command = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]["decode"]["cmd"]
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    command = command.replace("--out data/predictions", "--out data/other").replace("reports/timing", "data/timing")
+    project.run("bash", "-c", command, SIDFLOW_LAUNCH=launch, OMP_NUM_THREADS="1")
+    for part in ("valid", "test"):
+        one, two = (pq.read_table(project.folder / "data" / folder / f"{part}.parquet") for folder in ("predictions", "other"))
+        assert one.drop(["scores"]) == two.drop(["scores"])
+        flat = [np.concatenate(table["scores"].to_numpy()) for table in (one, two)]
+        np.testing.assert_allclose(*flat, atol=1e-5)
+    project.run("rm", "-r", "data/other", "data/timing.json")
+
+
 def test_recommendations_come_from_the_last_run(project):
     known = project.run("sidflow", "recommend", "--user", "u0000", "-k", "5", check=False)
     users = project.run("sidflow", "show", "--users", "2").stdout
@@ -149,8 +164,6 @@ def test_recommendations_come_from_the_last_run(project):
 
 
 def first_items(project) -> str:
-    import pyarrow.parquet as pq
-
     return ",".join(pq.read_table(project.folder / "data/ingest/items.parquet")["item_id"].to_pylist()[:3])
 
 

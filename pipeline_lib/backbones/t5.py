@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
+ATTENTION = "sdpa"
 CPU_TOKENS = 1280  # encoded together on a CPU: more, and activations fall out of its cache
 CPU_ROWS = 320  # through a feed forward layer together, likewise
 
@@ -26,7 +27,7 @@ def build_t5(vocab_size: int, width: int, layers: int, heads: int, head_size: in
     config = T5Config(vocab_size=vocab_size, d_model=width, num_layers=layers, num_decoder_layers=layers,
                       num_heads=heads, d_kv=head_size, d_ff=feed_forward, dropout_rate=dropout, pad_token_id=pad_id,
                       decoder_start_token_id=pad_id, eos_token_id=None, feed_forward_proj="relu",
-                      attn_implementation="eager")
+                      attn_implementation=ATTENTION)
     model = T5ForConditionalGeneration(config)
     for module in model.modules():
         if isinstance(module, T5Attention):
@@ -46,7 +47,7 @@ def load_t5(name_or_folder: str, vocab_size: int | None = None) -> T5ForConditio
     """
     try:
         model = T5ForConditionalGeneration.from_pretrained(name_or_folder, use_safetensors=True,
-                                                           attn_implementation="eager")
+                                                           attn_implementation=ATTENTION)
     except OSError as error:
         raise ValueError(f"no T5 with safetensors weights at {name_or_folder} ({str(error).splitlines()[0]}); give a "
                          "local folder as backbone, or set pretrained to null to build one from the config") from error
@@ -101,7 +102,7 @@ class T5Decoder:
         hidden, padding = encoder.embed_tokens(input_ids), None
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)  # (1, H, T, T)
         if not attention_mask.all():
-            lowest = torch.finfo(hidden.dtype).min
+            lowest = torch.finfo(torch.bfloat16).min  # finite under autocast, too
             padding = torch.zeros_like(attention_mask, dtype=hidden.dtype).masked_fill(attention_mask == 0, lowest)
             padding = padding[:, None, None]
             bias = bias + padding

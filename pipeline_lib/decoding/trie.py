@@ -93,7 +93,7 @@ class Trie:
 
 
 def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.device | str = "cpu",
-               items: np.ndarray | None = None) -> Trie:
+               items: np.ndarray | None = None, has_ends: bool | None = None) -> Trie:
     """Sort the identifiers once; every node is then a run of rows.
 
     Items that share an identifier share a leaf. Memory beside the edges: ``nodes * C / 8`` bytes a level.
@@ -104,6 +104,9 @@ def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.devi
         device: where the arrays go.
         items: ``(N,)`` int, the item of each row; its number by default. Give it to rank within a part of the items.
 
+        has_ends: whether the end is a choice; by default, if any row is padded. Give it where the trie is of a part of
+            the items, which may happen to be of one length.
+
     Raises:
         ValueError: if there is no item, shapes differ, a code does not fit its level, or a code follows the end.
     """
@@ -111,7 +114,8 @@ def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.devi
     sizes = tuple(int(size) for size in level_sizes)
     items = np.arange(len(codes)) if items is None else np.asarray(items)
     _check(codes, sizes, items)
-    has_ends = bool((codes < 0).any())
+    padded = bool((codes < 0).any())
+    has_ends = padded if has_ends is None else has_ends or padded
     num_choices = tuple(size + has_ends for size in sizes)
     choices = np.where(codes < 0, sizes, codes).astype(np.int64)  # the end is the highest choice of its level
 

@@ -74,17 +74,21 @@ def refuse_bad_rows(bad: Sequence[str], allowed: int) -> None:
 
 
 def _separate(file: RawFile, rules: Sequence[Rule | None]) -> tuple[pl.DataFrame, list[str]]:
-    """Rows that no rule refuses, and a line for each of the others: its first rule speaks."""
+    """Rows that no rule refuses, and a line for each of the others in file order: its first rule speaks."""
     rules = [rule for rule in rules if rule is not None]
     is_bad = file.rows.select(pl.any_horizontal(*(condition for condition, _ in rules)).alias("bad"))["bad"]
-    reason = pl.coalesce(*(pl.when(condition).then(message) for condition, message in rules))
     if not is_bad.any():
         return file.rows, []
-    return file.rows.filter(~is_bad), _lines(file, file.rows.filter(is_bad), reason)
+    remaining, reasons = file.rows.filter(is_bad), []
+    for condition, message in rules:  # one at a time: polars 2.1 panics on some of them coalesced into one expression
+        refused = remaining.select(condition.alias("refused"))["refused"]
+        reasons.append(remaining.filter(refused).select(ROW, message.alias("reason")))
+        remaining = remaining.filter(~refused)
+    return file.rows.filter(~is_bad), _lines(file, pl.concat(reasons).sort(ROW, maintain_order=True), pl.col("reason"))
 
 
 def _lines(file: RawFile, rows: pl.DataFrame, reason: pl.Expr) -> list[str]:
-    return rows.select(pl.format("{}, row {}: {}", pl.lit(str(file.path)), ROW, reason).alias("line"))["line"].to_list()
+    return [f"{file.path}, row {row}: {text}" for row, text in rows.select(ROW, reason.alias("reason")).iter_rows()]
 
 
 def _fault(file: RawFile) -> Rule | None:
