@@ -63,7 +63,6 @@ def main() -> None:
     codes, level_sizes = random_identifiers(NUM_ITEMS, 3, 256, rng)
     vocabulary = Vocabulary.build(level_sizes)
     model = build_t5(vocabulary.size, width=128, layers=4, heads=6, head_size=64, feed_forward=1024, dropout=0.1).eval()
-    model.set_attn_implementation("sdpa")  # the faster one for generate
     tokens = codes + np.array(vocabulary.level_offsets)
     input_ids = torch.from_numpy(tokens[rng.integers(0, NUM_ITEMS, (USERS, HISTORY))].reshape(USERS, -1))
     trie, root = build_trie(codes, level_sizes), dict_trie(tokens.tolist())

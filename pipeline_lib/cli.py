@@ -99,11 +99,11 @@ def add_data(folder: Path, name: Annotated[str | None, typer.Option(help="Its na
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")
     options = _ingest_options(folder, preset, raw_format, column)
-    _describe(folder, options)
+    raw = _describe(folder, options)
     shutil.copytree(folder, place)
     if not preset.exists():
-        _write_preset(preset, name, options)
-        typer.echo(f"wrote {preset}; set there what makes up an item's text, filters and split")
+        _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
+        typer.echo(f"wrote {preset}: look there at what makes up an item's title and text, and set filters and split")
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], check=True)
     typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
 
@@ -163,7 +163,7 @@ def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns:
     return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping)
 
 
-def _describe(folder: Path, options: IngestParams) -> None:
+def _describe(folder: Path, options: IngestParams):
     from pipeline_lib.interactions.reading import read_raw
     from pipeline_lib.interactions.validation import describe_raw
 
@@ -173,10 +173,15 @@ def _describe(folder: Path, options: IngestParams) -> None:
     typer.echo(f"{folder} ({options.format})")
     for key, value in describe_raw(raw).items():
         typer.echo(f"  {key}: {value}")
+    return raw
 
 
-def _write_preset(preset: Path, name: str, options: IngestParams) -> None:
-    ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns)}
+def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[str]) -> None:
+    """A preset to start from: every attribute is part of an item's text."""
+    attributes = [column for column in columns if column != "item_id"]
+    title = next((column for column in ("title", "name", *attributes) if column in attributes), None)
+    ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns), "title": title,
+              "text": attributes}
     body = yaml.safe_dump({"preset": {"dataset": name}, "ingest": ingest}, sort_keys=False)
     with artifacts.writing_file(preset) as place:
         place.write_text(f"# @package _global_\n{body}", encoding="utf-8")

@@ -93,6 +93,15 @@ def test_a_wrong_mapping_lists_the_columns_there_are(sidflow, own_data):
         "error: --column user_id: expected ours=theirs, e.g. user_id=customer\n"
 
 
+def test_a_new_preset_takes_the_attributes_there_are_as_text(sidflow, own_data):
+    (own_data / "items.csv").write_text("sku,name,colour\n" + "".join(f"b{item},thing {item},red\n" for item in range(4)))
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
+    assert sidflow("data", "add", str(own_data), "--name", "other", *COLUMNS)[0] == 0
+    tree = yaml.safe_load(cli.compose(["dataset=other"]))
+    assert (tree["ingest"]["title"], tree["ingest"]["text"]) == ("name", ["name", "colour"])
+
+
 def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
@@ -102,6 +111,7 @@ def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     tree = yaml.safe_load(cli.compose(["dataset=shop"]))
     assert tree["ingest"]["path"] == "data/raw/shop"
     assert tree["ingest"]["columns"] == {"user_id": "customer", "item_id": "sku"}
+    assert (tree["ingest"]["title"], tree["ingest"]["text"]) == (None, [])
     listed = sidflow("data", "list")[1]
     assert any(line.split()[:2] == ["shop", "here"] for line in listed.splitlines())
     assert sidflow("data", "add", str(own_data))[2].startswith("error: data/raw/shop exists already")

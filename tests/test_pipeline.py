@@ -103,8 +103,6 @@ def test_a_queued_sweep_runs_in_copies_and_a_killed_run_resumes(restored):
     titles = ["item_id,title", *(f"i{item:02d},{'red blue green'.split()[item % 3]} thing {item}" for item in range(20))]
     (raw / "items.csv").write_text("\n".join(titles) + "\n")
     restored.run("sidflow", "data", "add", "own")
-    preset = restored.folder / "conf/dataset/own.yaml"
-    preset.write_text(preset.read_text() + "  text: [title]\n")
     restored.run("rm", "-r", "own")
     restored.commit("own data")
     sizes = ["dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30"]

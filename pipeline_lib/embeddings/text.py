@@ -97,13 +97,13 @@ def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints) -> n
     """Encode in chunks; a killed run goes on after the last whole chunk."""
     encoder = _load_encoder(config.encoder)
     found = checkpoints.load()
-    done = found[0]["vectors"] if found else torch.empty(0, encoder.get_sentence_embedding_dimension())
+    done = found[0]["vectors"] if found else torch.empty(0)
     step = config.batch_size * CHUNK
     for start in tqdm(range(len(done), len(texts), step), desc="encoding", unit="chunk", leave=False, mininterval=1.0,
                       disable=None):
         part = encoder.encode(list(texts[start : start + step]), batch_size=config.batch_size, convert_to_tensor=True,
                               show_progress_bar=False)
-        done = torch.cat([done, part.float().cpu()])
+        done = torch.cat([done, part.float().cpu()]) if len(done) else part.float().cpu()
         checkpoints.save({"vectors": done}, {"encoder": config.encoder})
     return done.numpy()
 

@@ -6,7 +6,7 @@ SIGNS = {  # format -> names, one of which must be there
     "demo": ("shop.yaml",),
     "atomic": ("*.inter", "*.inter.gz"),
     "movielens": ("u.data", "u.data.gz", "ratings.dat", "ratings.dat.gz"),
-    "hetrec": ("user_artists.dat", "user_artists.dat.gz"),
+    "hetrec": ("user_taggedartists-timestamps.dat", "user_taggedartists-timestamps.dat.gz"),
     "mind": ("behaviors.tsv", "behaviors.tsv.gz"),
     "steam": ("steam_reviews.json", "steam_reviews.json.gz"),
     "yelp": ("yelp_academic_dataset_review.json", "yelp_academic_dataset_review.json.gz"),

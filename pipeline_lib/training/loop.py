@@ -21,6 +21,7 @@ from tqdm import tqdm
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import EarlyStopping
+from pipeline_lib.training.live import live_curves
 
 log = logging.getLogger(__name__)
 Batches = Callable[[int], Sequence[np.ndarray]]
@@ -50,26 +51,29 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
-    for epoch in range(start, params.epochs + 1):
-        if stopping.exhausted:
-            break
-        began = time.perf_counter()
-        row = {"epoch": epoch, **_train_epoch(wrapped, optimizer, batches(epoch), collate, params, accelerator,
-                                              step=(epoch - 1) * steps_per_epoch, total=params.epochs * steps_per_epoch)}
-        trained = time.perf_counter()
-        if epoch % params.validate_every == 0 or epoch == params.epochs:
-            model.eval()
-            measured = validate(model)
-            row |= {f"valid_{name}": value for name, value in measured.items()}
-            if stopping.update(epoch, measured):
-                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        rows.append(row)
-        log.info("epoch %d: %s (%.1f s training, %.1f s validation)", epoch,
-                 ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch"),
-                 trained - began, time.perf_counter() - trained)
-        if accelerator.is_main_process:
-            _save(checkpoints, model, optimizer, stopping, best, rows)
-        accelerator.wait_for_everyone()
+    with live_curves(checkpoints.folder.parent.with_name("live"), accelerator.is_main_process) as show:
+        for epoch in range(start, params.epochs + 1):
+            if stopping.exhausted:
+                break
+            began = time.perf_counter()
+            trained_on = _train_epoch(wrapped, optimizer, batches(epoch), collate, params, accelerator,
+                                      step=(epoch - 1) * steps_per_epoch, total=params.epochs * steps_per_epoch)
+            row = {"epoch": epoch, **trained_on}
+            trained = time.perf_counter()
+            if epoch % params.validate_every == 0 or epoch == params.epochs:
+                model.eval()
+                measured = validate(model)
+                row |= {f"valid_{name}": value for name, value in measured.items()}
+                if stopping.update(epoch, measured):
+                    best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            rows.append(row)
+            show(row)
+            log.info("epoch %d: %s (%.1f s training, %.1f s validation)", epoch,
+                     ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch"),
+                     trained - began, time.perf_counter() - trained)
+            if accelerator.is_main_process:
+                _save(checkpoints, model, optimizer, stopping, best, rows)
+            accelerator.wait_for_everyone()
     model.load_state_dict(best)
     log.info("best epoch %d of %d by %s", stopping.best_epoch, len(rows), params.early_stopping)
     return rows

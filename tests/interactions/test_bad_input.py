@@ -275,6 +275,22 @@ def test_a_bad_row_of_mind_is_named(tmp_path, row, reason):
     assert f"{tmp_path / 'behaviors.tsv'}, row 2: {reason}" in refusal(tmp_path, "mind")
 
 
+def test_bad_rows_of_several_kinds_are_named_in_the_order_of_the_file(tmp_path):
+    shown = ["N1-1 N1-0", "N9-1 N1-0", "N1-1 N1-0", "N1- N1-0", "N8-1"]
+    (tmp_path / "behaviors.tsv").write_text("".join(f"1\tU\t11/11/2019 9:05:58 AM\tN1\t{row}\n" for row in shown))
+    (tmp_path / "news.tsv").write_text("N1\tc\ts\tt\ta\tu\t[]\t[]\n")
+    reasons = [line.split(", row ")[1][:14] for line in read(tmp_path, "mind", max_bad_rows=3).bad_rows]
+    assert reasons == ["2: item N9 has", "4: impressions", "5: item N8 has"]
+
+
+@pytest.mark.parametrize("last", ["N1- N1-0", "N1-1"])
+def test_one_bad_row_among_good_ones_is_named_whatever_follows(tmp_path, last):
+    shown = ["N1-1 N1-0", "N9-1 N1-0", "N1-1 N1-0", last]
+    (tmp_path / "behaviors.tsv").write_text("".join(f"1\tU\t11/11/2019 9:05:58 AM\tN1\t{row}\n" for row in shown))
+    (tmp_path / "news.tsv").write_text("N1\tc\ts\tt\ta\tu\t[]\t[]\n")
+    assert "row 2: item N9 has no row" in read(tmp_path, "mind", max_bad_rows=2).bad_rows[0]
+
+
 def test_a_movie_with_too_few_fields_is_named(tmp_path):
     (tmp_path / "ratings.dat").write_text("1::1::5::978300760\n")
     (tmp_path / "movies.dat").write_text("1::A (1990)::Drama\n2::B (1991)\n")

@@ -79,16 +79,13 @@ def _separate(file: RawFile, rules: Sequence[Rule | None]) -> tuple[pl.DataFrame
     is_bad = file.rows.select(pl.any_horizontal(*(condition for condition, _ in rules)).alias("bad"))["bad"]
     if not is_bad.any():
         return file.rows, []
-    remaining, reasons = file.rows.filter(is_bad), []
-    for condition, message in rules:  # one at a time: polars 2.1 panics on some of them coalesced into one expression
-        refused = remaining.select(condition.alias("refused"))["refused"]
-        reasons.append(remaining.filter(refused).select(ROW, message.alias("reason")))
-        remaining = remaining.filter(~refused)
-    return file.rows.filter(~is_bad), _lines(file, pl.concat(reasons).sort(ROW, maintain_order=True), pl.col("reason"))
+    reason = pl.coalesce(*(pl.when(condition).then(message) for condition, message in rules))
+    return file.rows.filter(~is_bad), _lines(file, file.rows.filter(is_bad), reason)
 
 
 def _lines(file: RawFile, rows: pl.DataFrame, reason: pl.Expr) -> list[str]:
-    return [f"{file.path}, row {row}: {text}" for row, text in rows.select(ROW, reason.alias("reason")).iter_rows()]
+    whole = rows.sort(ROW, maintain_order=True).rechunk()  # polars 2.1: pl.format panics on columns with empty chunks
+    return [f"{file.path}, row {row}: {text}" for row, text in whole.select(ROW, reason.alias("reason")).iter_rows()]
 
 
 def _fault(file: RawFile) -> Rule | None:

@@ -95,7 +95,7 @@ def _row_by_row(path: Path, content: bytes, layout: Layout, width: int, picked: 
         whole = [row if fault is None else [None] * width for row, fault in zip(fields, faults, strict=True)]
         values = {name: [row[place] for row in whole] for name, place in picked.items()}
         frames.append(pl.DataFrame({ROW: numbers, FAULT: faults, **values}, schema=schema))
-    return pl.concat(frames)
+    return pl.concat(frames, rechunk=True)
 
 
 def _rows(path: Path, content: bytes, layout: Layout) -> Iterator[tuple[int, list[str], str | None]]:

@@ -46,7 +46,7 @@ def _judged(rows: pl.DataFrame) -> pl.DataFrame:
     """With ``timestamp`` and, in `FAULT`, why a row's clicks cannot be read."""
     if FAULT not in rows.columns:
         rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias(FAULT))
-    rows = rows.with_columns(seconds_from_layout("time", TIME).alias("timestamp"))
+    rows = rows.rechunk().with_columns(seconds_from_layout("time", TIME).alias("timestamp"))
     labelled = pl.col("impressions").str.contains(LABELLED).fill_null(False)
     return rows.with_columns(pl.coalesce(
         FAULT,

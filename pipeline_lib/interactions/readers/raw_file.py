@@ -19,7 +19,8 @@ class RawFile:
     ``rows``: `ROW`, perhaps `FAULT`, and for interactions ``user_id``, ``item_id``, ``timestamp`` and ``rating`` (the
     last two may be absent), for items ``item_id`` and the attributes. Values are text, or numbers where the file is
     typed; attributes are text or lists of text. ``names`` maps our names to the file's, for messages; ``seconds`` turns
-    the column ``timestamp`` into Unix seconds, null where it is not a time, and ``time_form`` says what a time looks like.
+    the column ``timestamp`` into Unix seconds, null where it is not a time, and ``time_form`` says
+    what a time looks like.
     """
 
     path: Path

@@ -1,0 +1,89 @@
+"""Imports point down only, and a stage imports no more than it needs (docs/design.md, section 3)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
+    {"ragged", "seeding", "params"},
+    {"artifacts"},
+    {"interactions", "quantizers", "evaluation"},
+    {"sequences", "decoding", "backbones", "reporting"},
+    {"training"},
+    {"tokenizers", "recommenders", "embeddings"},
+    {"variants", "command"},
+    {"cli", "stages"},
+]
+HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
+MODULES = [*sorted((ROOT / "pipeline_lib").rglob("*.py")), *sorted((ROOT / "stages").glob("*.py"))]
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] == "stages":
+        return "stages"
+    return parts[1] if parts[0] == "pipeline_lib" and len(parts) > 1 else None
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline_lib":
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            rooms.add(room_of(node.module))
+        elif isinstance(node, ast.Import):
+            rooms |= {room_of(alias.name) for alias in node.names}
+    return rooms - {None}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None or path.name == "__init__.py":
+        return
+    for room in imported_rooms(path) - {own}:
+        assert HEIGHT[room] <= HEIGHT[own], f"{own} imports {room}, which is above it"
+        beside = {own, room} <= {"tokenizers", "recommenders", "embeddings"}
+        assert not beside, f"{own} imports {room}; they meet in an artifact"
+
+
+def test_every_room_has_its_layer():
+    rooms = {path.stem for path in (ROOT / "pipeline_lib").iterdir() if path.name not in ("__init__.py", "__pycache__")}
+    assert rooms == HEIGHT.keys() - {"stages"}
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(' '.join(name.split('.')[0] for name in sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("stage", ["ingest", "split", "evaluate"])
+def test_table_stages_do_without_torch(stage):
+    assert not loaded_by(f"stages.{stage}") & {"torch", "transformers", "sklearn", "faiss"}
+
+
+def test_a_gpu_worker_needs_neither_dvc_nor_polars_nor_faiss():
+    loaded = loaded_by("stages.finetune, stages.decode, pipeline_lib.recommenders.seq2seq")
+    assert "torch" in loaded
+    assert not loaded & {"dvc", "polars", "faiss", "sklearn", "hydra"}
+
+
+def test_only_artifacts_params_and_what_reads_raw_files_open_paths():
+    calls = {"open", "read_text", "write_text", "read_bytes", "write_bytes"}
+    openers = {str(path.relative_to(ROOT)) for path in MODULES for node in ast.walk(ast.parse(path.read_text()))
+               if isinstance(node, ast.Call) and (getattr(node.func, "id", None) or getattr(node.func, "attr", "")) in calls}
+    allowed = ("pipeline_lib/artifacts.py", "pipeline_lib/params.py", "pipeline_lib/cli.py",
+               "pipeline_lib/training/checkpoints.py", "pipeline_lib/interactions/")
+    assert [path for path in openers if not path.startswith(allowed)] == []
+
+
+def test_no_pickle_and_no_remote_code():
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        for wrong in ("import pickle", "torch.load(", "joblib.load", "allow_pickle=True", "trust_remote_code=True"):
+            assert wrong not in text, f"{path}: {wrong}"
