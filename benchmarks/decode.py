@@ -1,7 +1,7 @@
 """Trie-constrained beam search of a T5: ours against transformers' generate with a prefix function.
 
-Both decode the same users in batches of the same size; the largest counts. Small batches are where generate does best on a
-CPU, since its copies of the context, one a beam, still fit memory that is reused; they are in the table for that.
+Both decode the same users in batches of the same size; the largest counts. Small batches are where generate does best
+on a CPU, since its copies of the context, one a beam, still fit memory that is reused; the table shows them for that.
 """
 
 import numpy as np

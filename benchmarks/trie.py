@@ -10,7 +10,8 @@ from pipeline_lib.decoding.trie import Trie, build_trie
 NUM_ITEMS, CODEBOOK, ROWS = 1_000_000, 256, 256 * 20  # rows: 256 users, 20 beams each
 
 
-def random_identifiers(num_items: int, levels: int, codebook: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple]:
+def random_identifiers(num_items: int, levels: int, codebook: int,
+                       rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
     """``(N, levels + 1)`` codes, the last of them a number among those that share the others, and the level sizes."""
     codes = rng.integers(0, codebook, (num_items, levels))
     order = np.lexsort(codes.T[::-1])

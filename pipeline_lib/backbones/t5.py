@@ -14,7 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
 ATTENTION = "sdpa"
-CPU_TOKENS = 1280  # encoded together on a CPU: more, and activations fall out of its cache
+CPU_TOKENS = 2560  # encoded together on a CPU: more, and activations fall out of its cache
 CPU_ROWS = 320  # through a feed forward layer together, likewise
 
 

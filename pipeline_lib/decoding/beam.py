@@ -62,7 +62,7 @@ def beam_search(next_log_probs: NextLogProbs, trie: Trie, num_users: int, beam_s
         nodes = trie.step(level, nodes.gather(1, parents), codes)
         if trie.has_ends:
             ended = codes == trie.level_sizes[level]
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    scores, order = _best_first(scores)
     leaves = nodes.gather(1, order)
     return Beams(torch.where(scores > -torch.inf, leaves, -1), scores)
 
@@ -96,7 +96,7 @@ def soft_beam_search(next_log_probs: NextLogProbs, level_sizes: Sequence[int], n
         written = codes if ended is None else codes.masked_fill(ended, -1)
         earlier = history.gather(1, parents.unsqueeze(-1).expand(-1, -1, level))
         history = torch.cat([earlier, written.unsqueeze(-1)], dim=-1)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    scores, order = _best_first(scores)
     return history.gather(1, order.unsqueeze(-1).expand_as(history)), scores
 
 
@@ -126,6 +126,13 @@ def _best_extensions(scores: Tensor, log_probs: Tensor, width: int) -> tuple[Ten
     return flat.gather(1, chosen), chosen // num_choices, chosen % num_choices
 
 
+def _best_first(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted scores and their order, equal ones by code. Nothing beats a NaN, so one that was met is among them."""
+    if scores.isnan().any():
+        raise ValueError("log-probabilities are not a number; did training diverge?")
+    return scores.sort(dim=1, descending=True, stable=True)
+
+
 def _carry_ended(log_probs: Tensor, ended: Tensor) -> Tensor:
     """An identifier that has ended stays as it is, at no cost: its only choice is the end, with log-probability 0."""
     log_probs = log_probs.masked_fill(ended.unsqueeze(-1), -torch.inf)
@@ -137,8 +144,6 @@ def _checked(log_probs: Tensor, level: int, shape: tuple[int, ...]) -> Tensor:
     if tuple(log_probs.shape) != shape:
         raise ValueError(f"log-probabilities of level {level} have shape {tuple(log_probs.shape)}, expected {shape} "
                          "(users, beams, choices)")
-    if log_probs.isnan().any():
-        raise ValueError(f"log-probabilities of level {level} are not a number; did training diverge?")
     return log_probs.float()
 
 

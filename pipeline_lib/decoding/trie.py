@@ -7,6 +7,9 @@ identifiers vary in length: the last choice is the end).
 Identifiers of different lengths are right-padded with -1. The end is then a choice of its own at every level, number
 K, and one identifier may be the prefix of another. An identifier of full length L ends without a choice; append one
 column of -1 and a level of size 0 where the model has to score the end of those too.
+
+Source of the layout: Jacobson 1989, "Space-efficient Static Trees and Graphs": a bit an edge, and the number of edges
+before each byte, so that the child of a node is found by counting bits within one byte.
 """
 
 from collections.abc import Sequence
@@ -26,18 +29,20 @@ class Trie:
     Args:
         level_sizes: K of each level.
         num_choices: C of each level.
-        keys: a level ``(nodes of the next level,)`` int64, rising: ``node * C + choice`` of each edge.
-        masks: a level ``(nodes, ceil(C / 8))`` uint8: the legal choices of each node, a bit each.
-        unpacked: ``(256,)`` int64: the 8 bytes of entry b are the bits of b, the lowest first, as booleans.
+        masks: a level ``(nodes, ceil(C / 8))`` uint8: the legal choices of each node, a bit each, the lowest first.
+        ranks: a level ``(nodes, ceil(C / 8))`` int32: edges of this level before each byte.
+        unpacked: ``(256,)`` int64: the 8 bytes of entry b are the bits of b as booleans.
+        bit_counts: ``(256,)`` int64: how many bits of b are set.
         items: ``(N,)`` int64, the items of leaf 0, then of leaf 1, ...
         item_offsets: ``(leaves + 1,)`` int64, where the items of each leaf start.
     """
 
     level_sizes: tuple[int, ...]
     num_choices: tuple[int, ...]
-    keys: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
+    ranks: tuple[Tensor, ...]
     unpacked: Tensor
+    bit_counts: Tensor
     items: Tensor
     item_offsets: Tensor
 
@@ -59,7 +64,7 @@ class Trie:
         return self.items.device
 
     def num_nodes(self, level: int) -> int:
-        return 1 if level == 0 else len(self.keys[level - 1])
+        return self.num_leaves if level == self.num_levels else len(self.masks[level])
 
     def allowed(self, level: int, nodes: Tensor) -> Tensor:
         """Which choices lead on to an item: ``(..., C)`` bool for nodes ``(...)`` int64 of a level."""
@@ -68,8 +73,10 @@ class Trie:
 
     def step(self, level: int, nodes: Tensor, choices: Tensor) -> Tensor:
         """Follow legal choices: nodes ``(...)`` of the next level. An illegal choice leads to an arbitrary node."""
-        found = torch.searchsorted(self.keys[level], nodes * self.num_choices[level] + choices)
-        return found.clamp_(max=len(self.keys[level]) - 1)
+        place = nodes * self.masks[level].shape[1] + (choices >> 3)
+        below = self.masks[level].take(place) & ((1 << (choices & 7)) - 1)
+        found = self.ranks[level].take(place) + self.bit_counts.take(below)
+        return found.clamp_(max=self.num_nodes(level + 1) - 1)
 
     def find(self, codes: Tensor) -> Tensor:
         """The leaf of each identifier: ``(...)`` int64 for codes ``(..., L)``, -1 where no item has these codes."""
@@ -80,10 +87,9 @@ class Trie:
         for level, size in enumerate(self.level_sizes):
             code = codes[..., level].long()
             legal &= (code < size) & (code >= (-1 if self.has_ends else 0))
-            choice = torch.where(code < 0, size, code)
-            following = self.step(level, nodes, choice)
-            legal &= self.keys[level][following] == nodes * self.num_choices[level] + choice
-            nodes = following
+            choice = torch.where(code < 0, size, code).clamp_(0, self.num_choices[level] - 1)
+            legal &= (self.masks[level][nodes, choice >> 3] >> (choice & 7)) & 1 > 0
+            nodes = self.step(level, nodes, choice)
         return torch.where(legal, nodes, -1)
 
     def leaf_items(self, leaf: int) -> Tensor:
@@ -96,19 +102,19 @@ def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.devi
                items: np.ndarray | None = None, has_ends: bool | None = None) -> Trie:
     """Sort the identifiers once; every node is then a run of rows.
 
-    Items that share an identifier share a leaf. Memory beside the edges: ``nodes * C / 8`` bytes a level.
+    Items that share an identifier share a leaf. Memory: ``nodes * C * 5 / 8`` bytes a level.
 
     Args:
         codes: ``(N, L)`` int, each row right-padded with -1.
         level_sizes: codes of each level.
         device: where the arrays go.
         items: ``(N,)`` int, the item of each row; its number by default. Give it to rank within a part of the items.
-
         has_ends: whether the end is a choice; by default, if any row is padded. Give it where the trie is of a part of
             the items, which may happen to be of one length.
 
     Raises:
-        ValueError: if there is no item, shapes differ, a code does not fit its level, or a code follows the end.
+        ValueError: if there is no item, shapes differ, a code does not fit its level, a code follows the end,
+            or an identifier is empty.
     """
     codes = np.asarray(codes)
     sizes = tuple(int(size) for size in level_sizes)
@@ -123,22 +129,22 @@ def build_trie(codes: np.ndarray, level_sizes: Sequence[int], device: torch.devi
     choices = choices[order]
     opens = np.zeros(len(choices), dtype=bool)  # rows where a new node starts
     opens[0] = True
-    nodes = np.zeros(len(choices), dtype=np.int64)
-    keys, masks, num_nodes = [], [], 1
+    nodes, masks = np.zeros(len(choices), dtype=np.int64), []
     for level, width in enumerate(num_choices):
-        edges = nodes * width + choices[:, level]
+        num_nodes, edges = nodes[-1] + 1, nodes * width + choices[:, level]
         opens[1:] |= edges[1:] != edges[:-1]
-        keys.append(edges[opens])
-        masks.append(_packed_masks(keys[-1], num_nodes, width))
-        nodes, num_nodes = np.cumsum(opens) - 1, len(keys[-1])
+        masks.append(_packed_masks(edges[opens], num_nodes, width))
+        nodes = np.cumsum(opens) - 1
     starts = np.append(np.flatnonzero(opens), len(choices))
-    unpacked = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(np.int64)[:, 0]
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")  # (256, 8)
+    bit_counts = bits.sum(axis=1, dtype=np.int64)
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
 
-    return Trie(sizes, num_choices, tuple(map(tensor, keys)), tuple(map(tensor, masks)), tensor(unpacked),
-                tensor(items[order].astype(np.int64)), tensor(starts))
+    return Trie(sizes, num_choices, tuple(map(tensor, masks)),
+                tuple(tensor(_edges_before(mask, bit_counts)) for mask in masks), tensor(bits.view(np.int64)[:, 0]),
+                tensor(bit_counts), tensor(items[order].astype(np.int64)), tensor(starts))
 
 
 def _sorted_order(choices: np.ndarray, num_choices: tuple[int, ...]) -> np.ndarray:
@@ -162,9 +168,16 @@ def _packed_masks(keys: np.ndarray, num_nodes: int, width: int) -> np.ndarray:
     return masks.reshape(num_nodes, num_bytes)
 
 
+def _edges_before(masks: np.ndarray, bit_counts: np.ndarray) -> np.ndarray:
+    """``(nodes, ceil(C / 8))`` int32; nodes of the next level are numbered in the order of their edges."""
+    counts = bit_counts[masks.ravel()]
+    return (np.cumsum(counts) - counts).astype(np.int32).reshape(masks.shape)
+
+
 def _check(codes: np.ndarray, sizes: tuple[int, ...], items: np.ndarray) -> None:
     if codes.ndim != 2 or codes.shape[1] != len(sizes) or not sizes:
-        raise ValueError(f"identifiers have shape {codes.shape}, expected (items, {len(sizes)}) for level sizes {sizes}")
+        raise ValueError(f"identifiers have shape {codes.shape}, expected (items, {len(sizes)}) for the level sizes "
+                         f"{sizes}")
     if not len(codes):
         raise ValueError("there is no item to build a trie of; is the set of candidate items empty?")
     if items.shape != (len(codes),):
@@ -179,5 +192,6 @@ def _check(codes: np.ndarray, sizes: tuple[int, ...], items: np.ndarray) -> None
     if len(late):
         raise ValueError(f"item {items[late[0]]} has codes {codes[late[0]].tolist()}, with a code behind a -1; "
                          "pad shorter identifiers on the right")
-    if (codes[:, 0] < 0).all():
-        raise ValueError("every identifier is empty (-1 at level 0); re-run quantize")
+    empty = np.flatnonzero(codes[:, 0] < 0)
+    if len(empty):
+        raise ValueError(f"item {items[empty[0]]} has no code at all; re-run quantize")

@@ -108,8 +108,8 @@ def test_identifiers_of_several_lengths_end_with_the_end_token(model, inputs):
 
 def test_gated_and_untied_variants_equal_their_forward_pass(inputs):
     torch.manual_seed(2)
-    config = T5Config(vocab_size=VOCABULARY, d_model=16, num_layers=1, num_decoder_layers=2, num_heads=2, d_kv=8, d_ff=24,
-                      feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
+    config = T5Config(vocab_size=VOCABULARY, d_model=16, num_layers=1, num_decoder_layers=2, num_heads=2, d_kv=8,
+                      d_ff=24, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
     model = sharpened(T5ForConditionalGeneration(config))
     assert not model.config.scale_decoder_outputs
     decoder = T5Decoder(model)

@@ -129,7 +129,7 @@ def test_a_wide_soft_beam_scores_every_combination(has_ends):
     for user in range(2):
         real = scores[user] > NONE
         assert (scores[user].diff()[real[1:]] <= 0).all()
-        found = {tuple(row): score for row, score in zip(codes[user][real].tolist(), scores[user][real].tolist(), strict=True)}
+        found = dict(zip(map(tuple, codes[user][real].tolist()), scores[user][real].tolist(), strict=True))
         expected = {}
         for choices in itertools.product(*map(range, num_choices)):
             ends = [level for level in range(3) if choices[level] == sizes[level]]
@@ -141,8 +141,11 @@ def test_a_wide_soft_beam_scores_every_combination(has_ends):
 def test_soft_beams_tell_items_from_inventions():
     trie = build_trie(np.array([[0, 0], [1, 1]]), (2, 2))
     log_probs = torch.tensor([-0.1, -1.0])
-    codes, scores = soft_beam_search(lambda level, codes, _: log_probs.expand(1, 1 if codes is None else codes.shape[1], 2),
-                                     (2, 2), num_users=1, beam_size=3)
+
+    def next_log_probs(level, codes, parents):
+        return log_probs.expand(1, 1 if codes is None else codes.shape[1], 2)
+
+    codes, scores = soft_beam_search(next_log_probs, (2, 2), num_users=1, beam_size=3)
     assert codes.tolist() == [[[0, 0], [0, 1], [1, 0]]]
     beams = beams_in_trie(codes, scores, trie)
     assert beams.leaves.tolist() == [[0, -1, -1]]
@@ -162,7 +165,7 @@ def test_soft_beams_that_cover_the_trie_rank_items_as_the_trie_does():
 
 @pytest.mark.parametrize(("log_probs", "beam_size", "message"), [
     (torch.zeros(1, 1, 3), 2, r"level 0 have shape \(1, 1, 3\), expected \(1, 1, 2\)"),
-    (torch.full((1, 1, 2), float("nan")), 2, "level 0 are not a number"),
+    (torch.full((1, 1, 2), float("nan")), 2, "log-probabilities are not a number"),
     (torch.zeros(1, 1, 2), 0, "beam_size is 0"),
 ])
 def test_bad_input_is_named(log_probs, beam_size, message):

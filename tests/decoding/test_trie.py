@@ -61,7 +61,8 @@ def test_masks_and_leaves_equal_a_dict_of_prefixes(shortest):
         assert sorted(prefixes.values()) == list(range(trie.num_nodes(level + 1)))
         assert [prefixes[prefix] for prefix in sorted(prefixes)] == sorted(prefixes.values())  # lower code, lower node
     for prefix, leaf in prefixes.items():
-        assert trie.leaf_items(leaf).tolist() == [item for item, row in enumerate(choices.tolist()) if tuple(row) == prefix]
+        expected = [item for item, row in enumerate(choices.tolist()) if tuple(row) == prefix]
+        assert trie.leaf_items(leaf).tolist() == expected
 
 
 @pytest.mark.parametrize("shortest", [None, 2])
@@ -104,7 +105,7 @@ def test_a_part_of_the_items_can_keep_the_choices_of_all():
     ([[0, -2]], (2, 3), "item 0 has code -2 at level 1"),
     ([[-1, 2]], (2, 3), r"item 0 has codes \[-1, 2\], with a code behind a -1"),
     ([[0, 1]], (2, 3, 4), r"identifiers have shape \(1, 2\), expected \(items, 3\)"),
-    ([[-1, -1]], (2, 3), "every identifier is empty"),
+    ([[0, 1], [-1, -1]], (2, 3), "item 1 has no code at all"),
     (np.empty((0, 2), dtype=int), (2, 3), "no item to build a trie of"),
 ])
 def test_bad_identifiers_are_named(codes, sizes, message):
