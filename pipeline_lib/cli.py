@@ -140,9 +140,12 @@ def compose(overrides: list[str]) -> str:
 
 
 def check_options(config) -> None:
-    """Parse the options of every chosen kind, which each stage otherwise does when it starts."""
+    """What each stage otherwise finds when it starts: options of the chosen kinds, and whether there is text to embed."""
     from pipeline_lib.variants import embedding_for, recommender_for, tokenizer_for
 
+    if "text" in config.embed.sources and not config.ingest.text:
+        raise ValueError("params: embed.sources names text, but ingest.text is empty: name there the attributes that make "
+                         f"up an item's text in {config.ingest.path}, or take a source that needs no text")
     for source in config.embed.sources:
         config.embed.options[source].parse(embedding_for(source).Config)
     config.tokenizer.options.parse(tokenizer_for(config.tokenizer.kind).Config)

@@ -28,8 +28,7 @@ def test_every_preset_and_ablation_is_a_possible_pipeline(paper, ablation):
 def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     params = params_of(f"dataset={dataset}", f"scale={scale}")
     assert (params.preset["dataset"], params.preset["scale"]) == (dataset, scale)
-    if params.ingest.text:
-        check_pipeline(params)
+    check_pipeline(params)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -48,6 +47,11 @@ def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
 def test_an_unknown_option_of_the_chosen_kind_is_refused():
     with pytest.raises(ValueError, match="tokenizer.rqvae.levles is not known"):
         check_options(params_of("+tokenizer.rqvae.levles=3"))
+
+
+def test_a_text_source_on_data_without_text_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="embed.sources names text, but ingest.text is empty"):
+        check_options(params_of("dataset=lastfm"))
 
 
 def test_every_kind_of_the_registry_has_a_block_of_options_and_the_other_way_round():
