@@ -9,6 +9,7 @@ from pipeline_lib import artifacts
 from pipeline_lib.command import run_stage
 from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.training.checkpoints import checkpoint_key, checkpoint_root, open_checkpoints
+from pipeline_lib.training.device import make_accelerator
 from pipeline_lib.variants import embedding_for, load_params
 
 PathOption = Annotated[Path, typer.Option()]
@@ -20,11 +21,17 @@ def main(source: Annotated[str, typer.Option()], items: PathOption, split: PathO
     embedding = embedding_for(source)
     options = config.embed.options[source].parse(embedding.Config)
     key = checkpoint_key(f"embed-{source}", (options, config.seed), [items, split])
-    with measure_stage(f"embed@{source}", timing) as measured, open_checkpoints(checkpoint_root(), key) as checkpoints:
-        catalogue, held = artifacts.read_catalogue(items), artifacts.read_split(split)
-        embedded = embedding.embed_items(catalogue, held, options, checkpoints=checkpoints, seed=config.seed)
-        artifacts.write_embedding(out, embedded)
-        measured["items"] = len(catalogue)
+    accelerator = make_accelerator("fp32")
+    main_process = accelerator.is_main_process
+    with open_checkpoints(checkpoint_root(), key, main_process) as checkpoints:
+        with measure_stage(f"embed@{source}", timing, main_process) as measured:
+            catalogue, held = artifacts.read_catalogue(items), artifacts.read_split(split)
+            embedded = embedding.embed_items(catalogue, held, options, checkpoints=checkpoints,
+                                             accelerator=accelerator, seed=config.seed)
+            if main_process:
+                artifacts.write_embedding(out, embedded)
+            measured["items"] = len(catalogue)
+        accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
@@ -34,11 +35,13 @@ class Config:
     normalise: bool = True
 
 
-def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints, seed: int) -> Embedding:
+def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
+                accelerator: Accelerator, seed: int) -> Embedding:
     """Embed every item's text; an item without text gets the zero vector under `lsa`.
 
     Args:
         split: not used; here since every embedding source takes the same arguments.
+        accelerator: the device that an encoder runs on.
 
     Raises:
         ValueError: if no item has a text, or the encoder cannot be loaded.
@@ -52,7 +55,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     if config.encoder == "lsa":
         vectors, model, model_json = _fit_lsa(catalogue.texts, config, seed)
     else:
-        vectors, model, model_json = _encode(catalogue.texts, config, checkpoints), {}, {}
+        vectors, model, model_json = _encode(catalogue.texts, config, checkpoints, accelerator), {}, {}
     if config.normalise:
         vectors = _normalised(vectors)
     meta = {"source": "text", "encoder": config.encoder, "dimensions": vectors.shape[1], "normalise": config.normalise,
@@ -93,9 +96,9 @@ def _vectorizer(ngram_max: int, min_count: int, terms: Mapping[str, int] | None 
                            vocabulary=terms, dtype=np.float32)
 
 
-def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints) -> np.ndarray:
+def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints, accelerator: Accelerator) -> np.ndarray:
     """Encode in chunks; a killed run goes on after the last whole chunk."""
-    encoder = _load_encoder(config.encoder)
+    encoder = _load_encoder(config.encoder, accelerator.device)
     found = checkpoints.load()
     done = found[0]["vectors"] if found else torch.empty(0)
     step = config.batch_size * CHUNK
@@ -108,14 +111,14 @@ def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints) -> n
     return done.numpy()
 
 
-def _load_encoder(name: str):
+def _load_encoder(name: str, device: torch.device):
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(f"embed.text.encoder is {name}, which needs sentence-transformers: "
                           "run `pip install -c constraints.txt -e '.[encoders]'`, or set embed.text.encoder=lsa") from error
     try:
-        return SentenceTransformer(name, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(name, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"embed.text.encoder: cannot load {name} ({str(error).splitlines()[0]}); give a local folder, "
                          "connect to the hub, or set embed.text.encoder=lsa") from error

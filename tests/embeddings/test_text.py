@@ -4,6 +4,7 @@ import pytest
 from pipeline_lib.artifacts import Catalogue
 from pipeline_lib.embeddings.text import Config, embed_items, embed_texts
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
 
 TEXTS = ["red nail polish", "blue nail polish", "red lipstick", "camping tent", "camping stove", "tent pegs", ""]
 
@@ -20,7 +21,7 @@ def checkpoints(tmp_path):
 
 def embed(catalogue, checkpoints, **options):
     config = Config(**{"dimensions": 4, "min_count": 1, **options})
-    return embed_items(catalogue, None, config, checkpoints=checkpoints, seed=0)
+    return embed_items(catalogue, None, config, checkpoints=checkpoints, accelerator=make_accelerator("fp32"), seed=0)
 
 
 def test_items_with_words_in_common_are_nearer(catalogue, checkpoints):
