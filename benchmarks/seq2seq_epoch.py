@@ -11,13 +11,13 @@ import torch
 from benchmarks.comparison import report, seconds_in_turns
 from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.recommenders.seq2seq import CodeSeq2Seq, Config, collate
+from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, Network, collate
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.code_tokens import PAD, Vocabulary, tokens_of_histories
 from pipeline_lib.sequences.histories import next_item_examples
 
 USERS, ITEMS, LEVELS, CODEBOOK_SIZE, MAX_ITEMS, BATCH = 1200, 3000, 4, 256, 20, 256
-CONFIG = Config(layers=2, heads=4, head_size=16, width=64, feed_forward=256, dropout=0.1)
+CONFIG = Network(layers=2, heads=4, head_size=16, width=64, feed_forward=256, dropout=0.1)
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     examples = Examples(rows, histories, targets, tokens_of_histories(histories, item_tokens),
                         item_tokens.take(targets.values), ["next_item"] * len(rows))
     torch.manual_seed(0)
-    model = CodeSeq2Seq(CONFIG, vocabulary.size)
+    model = CodeSeq2Seq(CONFIG, vocabulary)
     bucketed = length_bucketed_batches(examples.input_ids.lengths, BATCH, 50, np.random.default_rng(1))
     plain = length_bucketed_batches(examples.input_ids.lengths, BATCH, 1, np.random.default_rng(1))
 

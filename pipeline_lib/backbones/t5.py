@@ -117,7 +117,8 @@ class T5Decoder:
                          tuple(_heads(attention.v(hidden), attention) for attention in cross), padding)
 
     def next_log_probs(self, contexts: Sequence[T5Context], token_offsets: Sequence[int], level_sizes: Sequence[int],
-                       end_token: int | None = None) -> Callable[[int, Tensor | None, Tensor | None], Tensor]:
+                       end_token: int | None = None,
+                       over_level: bool = False) -> Callable[[int, Tensor | None, Tensor | None], Tensor]:
         """The callable that `decoding.beam` searches with; make a new one for each search.
 
         Args:
@@ -125,10 +126,10 @@ class T5Decoder:
             token_offsets: code c of level l is token ``token_offsets[l] + c``.
             level_sizes: codes of each level.
             end_token: the token behind an identifier, given exactly where identifiers vary in length.
+            over_level: normalise over what is returned, not over the whole vocabulary.
 
         Returns:
-            ``(level, codes, parents) -> (B, W, K)`` float32, or ``(B, W, K + 1)`` with the end, normalised over the
-            whole vocabulary.
+            ``(level, codes, parents) -> (B, W, K)`` float32, or ``(B, W, K + 1)`` with the end.
         """
         parts = [_Hypotheses(self.model, context) for context in contexts]
         sizes = [len(context) for context in contexts]
@@ -144,9 +145,22 @@ class T5Decoder:
                     tokens = tokens.masked_fill(codes == level_sizes[level - 1], end_token)
             wanted = slice(token_offsets[level], token_offsets[level] + level_sizes[level])
             steps = zip(parts, tokens.split(sizes), parents.split(sizes), strict=True)
-            return torch.cat([_log_probs(part.logits(*step), wanted, end_token) for part, *step in steps])
+            return torch.cat([self._log_probs(part.states(*step), wanted, end_token, over_level)
+                              for part, *step in steps])
 
         return next_log_probs
+
+    @torch.inference_mode()
+    def _log_probs(self, states: Tensor, wanted: slice, end_token: int | None, over_level: bool) -> Tensor:
+        table = self.model.lm_head.weight
+        if over_level:
+            rows = table[wanted] if end_token is None else torch.cat([table[wanted], table[end_token, None]])
+            return functional.linear(states, rows).float().log_softmax(dim=-1)
+        logits = functional.linear(states, table).float()
+        chosen = logits[..., wanted]
+        if end_token is not None:
+            chosen = torch.cat([chosen, logits[..., end_token, None]], dim=-1)
+        return chosen - logits.logsumexp(dim=-1, keepdim=True)
 
 
 class _Hypotheses:
@@ -162,8 +176,9 @@ class _Hypotheses:
         self.width = 1
 
     @torch.inference_mode()
-    def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """``(B, W, V)`` float32 behind one more token ``(B, W)`` of the beams that ``parents (B, W)`` continue."""
+    def states(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """``(B, W, D)``, to be multiplied with the output table: one more token ``(B, W)`` of the beams that
+        ``parents (B, W)`` continue."""
         decoder, positions = self.model.decoder, len(self.ancestors) + 1
         self._follow(parents)
         first = decoder.block[0].layer[0].SelfAttention
@@ -179,7 +194,7 @@ class _Hypotheses:
         hidden = _normed(decoder.final_layer_norm, hidden)
         if self.model.config.scale_decoder_outputs:
             hidden *= self.model.config.d_model**-0.5
-        return self.model.lm_head(hidden).float().unflatten(0, tokens.shape)
+        return hidden.unflatten(0, tokens.shape)
 
     def _follow(self, parents: Tensor) -> None:
         users, width = parents.shape
@@ -204,13 +219,6 @@ class _Hypotheses:
     def _rows(self, stored: Tensor, position: int) -> Tensor:
         newest = position == len(self.ancestors) - 1
         return stored if newest else stored.index_select(0, self.ancestors[position])
-
-
-def _log_probs(logits: Tensor, wanted: slice, end_token: int | None) -> Tensor:
-    chosen = logits[..., wanted]
-    if end_token is not None:
-        chosen = torch.cat([chosen, logits[..., end_token, None]], dim=-1)
-    return chosen - logits.logsumexp(dim=-1, keepdim=True)
 
 
 def _heads(projected: Tensor, attention: nn.Module) -> Tensor:

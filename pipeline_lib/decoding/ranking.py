@@ -1,20 +1,23 @@
-"""From a model's next-code distribution to ranked items, for each set of candidates, over one process or several.
-
-What every recommender that decodes codes shares. Shapes: N items, B users of a batch.
+"""From a model's next-code distribution, or its vectors, to ranked items: for each set of candidates, over one process
+or several. What all recommenders share. Shapes: N items, B users of a batch.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from pipeline_lib.artifacts import Cases, Rankings
 from pipeline_lib.decoding.beam import Beams, NextLogProbs, beam_search, beams_in_trie, soft_beam_search
 from pipeline_lib.decoding.expansion import rank_items
+from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.decoding.trie import Trie, build_trie
+from pipeline_lib.params import DecodeParams
 from pipeline_lib.ragged import Ragged
 
 
@@ -47,6 +50,43 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class Grounder:
+    """How vectors become ranked items.
+
+    Args:
+        items: ``(N, D)``, in a shuffled order, so that how ties fall says nothing about items.
+        numbers: ``(N,)`` int, the item that each row of ``items`` is.
+        allowed: for each set of candidates, ``(N,)`` bool over the rows of ``items``, or None for all.
+        similarity: ``dot`` or ``cosine``.
+        top_k: longest list.
+        filter_history: whether a user's history is left out of the list.
+    """
+
+    items: Tensor
+    numbers: np.ndarray
+    allowed: Mapping[str, Tensor | None]
+    similarity: str
+    top_k: int
+    filter_history: bool = False
+
+    def rank(self, users: Tensor, candidates: str, excluded: Ragged | None) -> tuple[Ragged, np.ndarray]:
+        if excluded is not None:
+            excluded = Ragged(self._places[excluded.values].astype(np.int32), excluded.offsets)
+        places, scores = ground(users, self.items, self.top_k, similarity=self.similarity,
+                                allowed=self.allowed[candidates], excluded=excluded)
+        found = (places >= 0).cpu().numpy()
+        offsets = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+        return Ragged(self.numbers[places.cpu().numpy()[found]].astype(np.int32), offsets), scores.cpu().numpy()[found]
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return np.argsort(self.numbers)
+
+
+RankedBatch = tuple[dict[str, tuple[Ragged, np.ndarray]], float]  # items and scores a candidate set; invalid share
+
+
+@dataclass(frozen=True)
 class RankedUsers:
     """``rankings``: one a set of candidates; ``invalid_share``: hypotheses under ``all`` that were no item."""
 
@@ -54,18 +94,33 @@ class RankedUsers:
     invalid_share: float
 
 
+def make_grounder(items: np.ndarray, warm: np.ndarray, decode: DecodeParams, similarity: str, device: torch.device,
+                  generator: np.random.Generator) -> Grounder:
+    """A grounder of ``items (N, D)``, with lists of the ``warm (N,)`` and the cold ones where ``decode`` asks."""
+    order = generator.permutation(len(items))
+    sets = _candidate_sets(warm if decode.candidate_sets else None, len(items))
+    allowed = {name: None if name == "all" else torch.from_numpy(mask[order]).to(device) for name, mask in sets.items()}
+    return Grounder(torch.from_numpy(items[order]).to(device), order, allowed, similarity, decode.top_k,
+                    decode.filter_history)
+
+
 def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.ndarray | None,
                     device: torch.device) -> dict[str, Trie]:
     """The trie of all items and, where ``warm (N,)`` bool is given, those of its two parts, if not empty."""
-    sets = {"all": np.ones(len(codes), dtype=bool)}
+    return {name: build_trie(codes[mask], level_sizes, device, items=np.flatnonzero(mask))
+            for name, mask in _candidate_sets(warm, len(codes)).items()}
+
+
+def _candidate_sets(warm: np.ndarray | None, num_items: int) -> dict[str, np.ndarray]:
+    sets = {"all": np.ones(num_items, dtype=bool)}
     if warm is not None:
         sets |= {name: mask for name, mask in (("warm", warm), ("cold", ~warm)) if mask.any()}
-    return {name: build_trie(codes[mask], level_sizes, device, items=np.flatnonzero(mask)) for name, mask in sets.items()}
+    return sets
 
 
-def rank_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.ndarray], Callable[[], NextLogProbs]],
-               decoder: Decoder, accelerator: Accelerator) -> RankedUsers:
-    """Rank items for every case; each process takes every n-th batch, and all of them get the whole result.
+def search_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.ndarray], Callable[[], NextLogProbs]],
+                 decoder: Decoder, accelerator: Accelerator) -> RankedUsers:
+    """Rank items for every case by searching over codes.
 
     Args:
         cases: n users.
@@ -74,22 +129,40 @@ def rank_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.ndar
             searches follow.
         decoder: what to search and to keep.
     """
-    found, invalid = {name: [] for name in decoder.tries}, [0.0, 0.0]
-    for rows in batches[accelerator.process_index :: accelerator.num_processes]:
-        begin = start(rows)
+    def rank_batch(rows: np.ndarray) -> RankedBatch:
+        begin, found, invalid = start(rows), {}, 0.0
         excluded = cases.histories.take(rows) if decoder.filter_history else None
         for name, trie in decoder.tries.items():
             beams = decoder.search(begin(), name, len(rows))
-            found[name].append((rows, *rank_items(beams, trie, top_k=decoder.top_k, order=decoder.order,
-                                                  excluded=excluded)))
+            found[name] = rank_items(beams, trie, top_k=decoder.top_k, order=decoder.order, excluded=excluded)
             if name == "all":
-                invalid = [invalid[0] + beams.invalid_share() * len(rows), invalid[1] + len(rows)]
+                invalid = beams.invalid_share()
+        return found, invalid
+
+    return _rank_cases(cases, batches, rank_batch, accelerator)
+
+
+def ground_cases(cases: Cases, batches: list[np.ndarray], users_of: Callable[[np.ndarray], Tensor], grounder: Grounder,
+                 accelerator: Accelerator) -> RankedUsers:
+    """Rank items for every case by scoring vectors; ``users_of``: rows -> ``(B, D)``. Otherwise as `search_cases`."""
+    def rank_batch(rows: np.ndarray) -> RankedBatch:
+        users = users_of(rows)
+        excluded = cases.histories.take(rows) if grounder.filter_history else None
+        return {name: grounder.rank(users, name, excluded) for name in grounder.allowed}, 0.0
+
+    return _rank_cases(cases, batches, rank_batch, accelerator)
+
+
+def _rank_cases(cases: Cases, batches: list[np.ndarray], rank_batch: Callable[[np.ndarray], RankedBatch],
+                accelerator: Accelerator) -> RankedUsers:
+    """Each process takes every n-th batch, and all of them get the whole result."""
+    parts = [(rows, *rank_batch(rows)) for rows in batches[accelerator.process_index :: accelerator.num_processes]]
     if accelerator.num_processes > 1:
-        gathered = gather_object([(found, invalid)])
-        found = {name: [part for process, _ in gathered for part in process[name]] for name in decoder.tries}
-        invalid = [sum(process[place] for _, process in gathered) for place in (0, 1)]
-    rankings = [_in_case_order(cases, parts, name) for name, parts in found.items()]
-    return RankedUsers(rankings, invalid[0] / max(invalid[1], 1.0))
+        parts = gather_object(parts)
+    invalid = sum(share * len(rows) for rows, _, share in parts) / max(len(cases), 1)
+    names = parts[0][1] if parts else ()
+    return RankedUsers([_in_case_order(cases, [(rows, *found[name]) for rows, found, _ in parts], name) for name in names],
+                       invalid)
 
 
 def _in_case_order(cases: Cases, parts: list[tuple[np.ndarray, Ragged, np.ndarray]], candidates: str) -> Rankings:

@@ -46,8 +46,8 @@ def checkpoint_key(stage: str, params: Any, inputs: list[Path]) -> str:
 class Checkpoints:
     """One folder of the latest state: ``save`` replaces it, ``load`` returns it or None, ``clear`` removes it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self.folder, self.root = folder, root or folder.parent
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         with artifacts.writing_folder(self.folder) as place:
@@ -59,6 +59,10 @@ class Checkpoints:
         if not (self.folder / "state.json").exists():
             return None
         return load_file(self.folder / "tensors.safetensors"), artifacts.read_json(self.folder / "state.json")
+
+    def part(self, name: str) -> "Checkpoints":
+        """The state of one of several trainings that follow each other under one key."""
+        return Checkpoints(self.folder / name, self.root)
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

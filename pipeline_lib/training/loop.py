@@ -8,8 +8,8 @@ and several compute the same step.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,26 @@ log = logging.getLogger(__name__)
 Batches = Callable[[int], Sequence[np.ndarray]]
 
 
+@dataclass(frozen=True)
+class Alternation:
+    """What a model whose parts are trained in turns does beside an ordinary epoch; epochs count from 1.
+
+    Args:
+        begin: called before an epoch: say what trains in it, by ``requires_grad``.
+        end: called after it, before validation: figures for the epoch's row.
+        validated: whether an epoch may be validated, and so be the best one.
+        rate_share: a parameter's name -> what its learning rate is, as a share of the schedule's.
+    """
+
+    begin: Callable[[int], None]
+    end: Callable[[int], Mapping[str, float]]
+    validated: Callable[[int], bool]
+    rate_share: Callable[[str], float]
+
+
 def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], dict[str, Tensor]],
         validate: Callable[[nn.Module], dict[str, float]], params: TrainingParams, checkpoints: Checkpoints,
-        accelerator: Accelerator) -> list[dict[str, float]]:
+        accelerator: Accelerator, alternation: Alternation | None = None) -> list[dict[str, float]]:
     """Train a model in place; it ends with the weights of its best epoch.
 
     Args:
@@ -40,27 +57,30 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
         params: sizes, rates and patience.
         checkpoints: where an epoch's end is kept, and found again after a kill.
         accelerator: from `pipeline_lib.training.device`.
+        alternation: for models whose parts take turns; None trains all of it in every epoch.
 
     Returns:
         A row an epoch: epoch, step, learning_rate, train_loss and the validation figures.
     """
     model.to(accelerator.device)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay), lr=params.learning_rate)
+    turns = alternation or Alternation(lambda epoch: None, lambda epoch: {}, lambda epoch: True, lambda name: 1.0)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay, turns.rate_share), lr=params.learning_rate)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps_per_epoch = len(batches(1))
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
-    with live_curves(checkpoints.folder.parent.with_name("live"), accelerator.is_main_process) as show:
+    with live_curves(checkpoints.root.with_name("live"), accelerator.is_main_process) as show:
         for epoch in range(start, params.epochs + 1):
             if stopping.exhausted:
                 break
             began = time.perf_counter()
+            turns.begin(epoch)
             trained_on = _train_epoch(wrapped, optimizer, batches(epoch), collate, params, accelerator,
                                       step=(epoch - 1) * steps_per_epoch, total=params.epochs * steps_per_epoch)
-            row = {"epoch": epoch, **trained_on}
+            row = {"epoch": epoch, **trained_on, **turns.end(epoch)}
             trained = time.perf_counter()
-            if epoch % params.validate_every == 0 or epoch == params.epochs:
+            if turns.validated(epoch) and (epoch % params.validate_every == 0 or epoch == params.epochs):
                 model.eval()
                 measured = validate(model)
                 row |= {f"valid_{name}": value for name, value in measured.items()}
@@ -106,7 +126,7 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Se
     for batch in tqdm(batches, desc="training", unit="batch", leave=False, mininterval=1.0, disable=quiet):
         rate = params.learning_rate * learning_rate_factor(step, total, params.warmup_share, params.schedule)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         share = {name: value.to(accelerator.device) for name, value in collate(batch[rank::processes]).items()}
         with accelerator.autocast():
             loss_sum, count = model(share)
@@ -124,11 +144,15 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Se
     return {"step": step, "learning_rate": rate, "train_loss": loss}
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, weight_decay: float, rate_share: Callable[[str], float]) -> list[dict[str, Any]]:
     """Weight decay for matrices alone; not for biases and norms."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1
+            group = {"params": [], "weight_decay": weight_decay * decays, "rate_share": rate_share(name)}
+            groups.setdefault((rate_share(name), decays), group)["params"].append(parameter)
+    return list(groups.values())
 
 
 def _save(checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.Optimizer, stopping: EarlyStopping,

@@ -10,8 +10,10 @@ import torch
 from pipeline_lib.artifacts import Cases, Identifiers, RecommenderInputs, Split
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.recommenders.seq2seq import CodeSeq2Seq, Config, collate, load_ranker, train
+from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, collate
+from pipeline_lib.recommenders.seq2seq import Config, load_ranker, train
 from pipeline_lib.sequences.code_examples import build_examples
+from pipeline_lib.sequences.code_tokens import Vocabulary
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 
@@ -58,7 +60,7 @@ def ranked(model, inputs, accelerator, decode=DECODE):
 
 def test_the_loss_is_the_summed_cross_entropy_of_the_labels(inputs):
     torch.manual_seed(0)
-    network = CodeSeq2Seq(CONFIG, inputs.vocabulary["size"]).eval()
+    network = CodeSeq2Seq(CONFIG, Vocabulary.from_json(inputs.vocabulary)).eval()
     batch = collate(inputs.examples["train"], np.array([0, 1, 2]))
     loss, count = network(batch)
     assert int(count) == 6
@@ -71,6 +73,37 @@ def test_the_loss_is_the_summed_cross_entropy_of_the_labels(inputs):
                                 decoder_input_ids=torch.tensor([[0, *labels[:place]]])).logits[0, -1]
             expected -= logits.log_softmax(-1)[label].item()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_softmax_over_the_level_is_the_cross_entropy_among_its_codes(inputs):
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.from_json(inputs.vocabulary)
+    network = CodeSeq2Seq(replace(CONFIG, softmax="level"), vocabulary).eval()
+    batch = collate(inputs.examples["train"], np.array([0, 1, 2]))
+    loss, count = network(batch)
+    with torch.no_grad():
+        logits = network.t5(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).logits
+    expected = 0.0
+    for row, labels in enumerate(batch["labels"].tolist()):
+        for level, label in enumerate(labels):
+            offset, size = vocabulary.level_offsets[level], vocabulary.level_sizes[level]
+            expected -= logits[row, level, offset : offset + size].log_softmax(-1)[label - offset].item()
+    assert (loss.item(), int(count)) == (pytest.approx(expected, rel=1e-5), 6)
+
+
+def test_ranking_scores_are_normalised_over_the_level_where_training_is(inputs, accelerator, tmp_path):
+    config = replace(CONFIG, softmax="level")
+    trained = train(inputs, config, replace(TRAINING, epochs=1), checkpoints=Checkpoints(tmp_path / "run"),
+                    accelerator=accelerator, seed=0)
+    ranking = ranked(trained, inputs, accelerator).rankings[0]
+    total = [np.exp(ranking.scores[start:stop]).sum() for start, stop in zip(ranking.items.offsets, ranking.items.offsets[1:])]
+    np.testing.assert_array_less(total, 1)  # 9 of the 12 identifiers are items
+    assert min(total) > 0.6
+
+
+def test_an_unknown_softmax_is_refused(inputs):
+    with pytest.raises(ValueError, match="softmax is words; known: vocabulary, level"):
+        CodeSeq2Seq(replace(CONFIG, softmax="words"), Vocabulary.from_json(inputs.vocabulary))
 
 
 def test_it_learns_what_follows_what(model, inputs, accelerator):

@@ -1,0 +1,155 @@
+"""What the encoder-decoders over code tokens share: the network, its loss, its validation and its ranking.
+
+Shapes: B examples, T tokens of a history, L levels, K codes of a level, V vocabulary, D width.
+Source: Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIGER), section 3.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pipeline_lib.artifacts import Cases, Examples
+from pipeline_lib.backbones.t5 import T5Decoder, build_t5
+from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
+from pipeline_lib.evaluation.ranking import ranking_metrics
+from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.seeding import numpy_generator
+from pipeline_lib.sequences.batches import in_order_batches
+from pipeline_lib.sequences.code_tokens import PAD, Vocabulary
+
+IGNORED = -100
+VALIDATION_K = 10
+SOFTMAXES = ("vocabulary", "level")
+Collate = Callable[[Examples, np.ndarray], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The sizes of a T5 trained from scratch; ``softmax``: over the whole ``vocabulary``, or the codes of a ``level``."""
+
+    layers: int
+    heads: int
+    head_size: int
+    width: int
+    feed_forward: int
+    dropout: float
+    softmax: str = "vocabulary"
+
+
+class CodeSeq2Seq(nn.Module):
+    """A T5 whose vocabulary is code tokens; ``forward`` gives the summed cross-entropy of all label tokens.
+
+    The tokens of a level have rows of their own in the one table, which the output shares: as good as one table a level.
+    """
+
+    def __init__(self, network: Network, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        if network.softmax not in SOFTMAXES:
+            raise ValueError(f"params: softmax is {network.softmax}; known: {', '.join(SOFTMAXES)}")
+        self.vocabulary, self.over_level = vocabulary, network.softmax == "level"
+        self.t5 = build_t5(vocabulary.size, network.width, network.layers, network.heads, network.head_size,
+                           network.feed_forward, network.dropout, pad_id=PAD)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """``input_ids``, ``attention_mask (B, T)`` and ``labels (B, L)``, -100 where there is no label."""
+        return self.loss(self.states(batch)[1], batch["labels"])
+
+    def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Last states of encoder ``(B, T, D)`` and decoder ``(B, L, D)``; decoder state l predicts code l."""
+        t5, labels = self.t5, batch["labels"]
+        start = labels.new_full((len(labels), 1), PAD)
+        encoded = t5.encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        decoded = t5.decoder(torch.cat([start, labels[:, :-1].clamp(min=PAD)], dim=1), encoder_hidden_states=encoded,
+                             encoder_attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state
+        return encoded, decoded
+
+    def loss(self, decoded: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy of ``labels (B, L)`` given ``decoded (B, L, D)``, and how many labels there were."""
+        decoded, table = decoded * self.t5.config.d_model**-0.5, self.t5.lm_head.weight
+        count = (labels != IGNORED).sum()
+        if not self.over_level:
+            logits = F.linear(decoded, table).float().flatten(0, 1)
+            return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum"), count
+        loss = decoded.new_zeros((), dtype=torch.float32)
+        for level, (offset, size) in enumerate(zip(self.vocabulary.level_offsets, self.vocabulary.level_sizes)):
+            logits = F.linear(decoded[:, level], table[offset : offset + size]).float()
+            wanted = torch.where(labels[:, level] == IGNORED, IGNORED, labels[:, level] - offset)
+            loss = loss + F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
+        return loss, count
+
+
+class Ranker:
+    """A trained network with the tries of its items; ``collate`` makes its batches."""
+
+    def __init__(self, model: CodeSeq2Seq, decoder: Decoder, batch_size: int, collate: Collate,
+                 accelerator: Accelerator) -> None:
+        self.model, self.decoder, self.batch_size, self.collate = model, decoder, batch_size, collate
+        self.accelerator = accelerator
+
+    def rank(self, examples: Examples, cases: Cases, part: str = "test") -> RankedUsers:
+        """Ranked items of each case; ``examples`` has one row a case, in the same order; ``part`` does not matter."""
+        t5_decoder, vocabulary = T5Decoder(self.model.t5), self.model.vocabulary
+
+        def start(rows: np.ndarray):
+            batch = {name: value.to(self.accelerator.device) for name, value in self.collate(examples, rows).items()}
+            context = t5_decoder.encode(batch["input_ids"], batch["attention_mask"])
+            return lambda: t5_decoder.next_log_probs(context, vocabulary.level_offsets, vocabulary.level_sizes,
+                                                     over_level=self.model.over_level)
+
+        self.model.eval()
+        batches = in_order_batches(examples.histories.lengths, self.batch_size)
+        with torch.inference_mode(), self.accelerator.autocast():
+            return search_cases(cases, batches, start, self.decoder, self.accelerator)
+
+
+def make_decoder(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.ndarray, decode: DecodeParams,
+                 accelerator: Accelerator, seed: int) -> Decoder:
+    """Tries of ``codes (N, L)``, of the ``warm (N,)`` and the cold items too where ``decode`` asks for them."""
+    tries = candidate_tries(codes, level_sizes, warm if decode.candidate_sets else None, accelerator.device)
+    order = numpy_generator(seed, "items that share an identifier").permutation(len(codes))
+    return Decoder(tries, decode.kind, decode.beam_size, decode.top_k, order, decode.filter_history)
+
+
+def collate(examples: Examples, rows: np.ndarray) -> dict[str, Tensor]:
+    """Pad the rows' tokens to the longest of them."""
+    input_ids = torch.from_numpy(examples.input_ids.take(rows).padded(PAD)).long()
+    labels = torch.from_numpy(examples.labels.take(rows).padded(IGNORED)).long()
+    return {"input_ids": input_ids, "attention_mask": (input_ids != PAD).long(), "labels": labels}
+
+
+def validation_sample(examples: Examples, cases: Cases, users: int | None, seed: int) -> tuple[Examples, Cases]:
+    """A fixed sample of ``users`` validation users, None for all."""
+    if users is None or users >= len(cases):
+        return examples, cases
+    rows = np.sort(numpy_generator(seed, "validation users").permutation(len(cases))[:users])
+    return examples.take(rows), cases.take(rows)
+
+
+def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, codes: np.ndarray, warm: np.ndarray,
+                     training: TrainingParams, collate: Collate, accelerator: Accelerator, seed: int) -> dict[str, float]:
+    """Loss a token, and NDCG and recall of the best ten items unless ``training.early_stopping`` is ``loss``."""
+    decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K)
+    figures = {"loss": _mean_loss(network, examples, decode.batch_size, collate, accelerator)}
+    if training.early_stopping != "loss":
+        decoder = make_decoder(codes, network.vocabulary.level_sizes, warm, decode, accelerator, seed)
+        ranked = Ranker(network, decoder, decode.batch_size, collate, accelerator).rank(examples, cases)
+        measured = ranking_metrics(ranked.rankings[0].items, cases.targets, (VALIDATION_K,))
+        figures |= {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+    return figures
+
+
+@torch.inference_mode()
+def _mean_loss(network: CodeSeq2Seq, examples: Examples, batch_size: int, collate: Collate,
+               accelerator: Accelerator) -> float:
+    sums = torch.zeros(2, dtype=torch.float64)
+    for rows in in_order_batches(examples.histories.lengths, batch_size):
+        batch = {name: value.to(accelerator.device) for name, value in collate(examples, rows).items()}
+        with accelerator.autocast():
+            loss, count = network(batch)
+        sums += torch.tensor([loss.item(), count.item()], dtype=torch.float64)
+    return float(sums[0] / sums[1])
