@@ -28,8 +28,8 @@ TRAIN = pa.schema([("user", pa.int32()), ("items", LIST)])
 CASES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST), ("seen", pa.bool_())])
 SPLIT_ITEMS = pa.schema([("item", pa.int32()), ("train_count", pa.int32()), ("warm", pa.bool_()),
                          ("popularity_group", pa.int8())])
-CODE_EXAMPLES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST),
-                           ("input_ids", LIST), ("labels", LIST), ("task", pa.string())])
+ITEM_EXAMPLES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST)])
+CODE_EXAMPLES = pa.schema([*ITEM_EXAMPLES, ("input_ids", LIST), ("labels", LIST), ("task", pa.string())])
 PREDICTIONS = pa.schema([("user", pa.int32()), ("candidates", pa.string()), ("items", LIST),
                          ("scores", pa.list_(pa.float32()))])
 MADE_BY = {"ingest": "ingest", "split": "split", "embed": "embed", "tokens": "quantize",
@@ -113,13 +113,13 @@ class TokenizerInputs:
 
 @dataclass(frozen=True)
 class Identifiers:
-    """``codes (N, L)`` int32, right-padded with -1, level l below ``level_sizes[l]``.
+    """``codes (N, L)`` int32, right-padded with -1, level l below ``level_sizes[l]``; None where items have none.
 
     ``tensors`` goes to tokenizer.safetensors, ``config`` to config.json; ``reconstruction_error`` is the mean squared
     error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch, for training.csv.
     """
 
-    codes: np.ndarray
+    codes: np.ndarray | None
     level_sizes: tuple[int, ...]
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -129,26 +129,30 @@ class Identifiers:
 
 @dataclass(frozen=True)
 class Examples:
-    """One example a row; ``input_ids`` and ``labels`` are token ids, ``tasks`` name what is asked."""
+    """One example a row; for code readers ``input_ids`` and ``labels`` are token ids, ``tasks`` name what is asked."""
 
     users: np.ndarray
     histories: Ragged
     targets: Ragged
-    input_ids: Ragged
-    labels: Ragged
-    tasks: list[str]
+    input_ids: Ragged | None = None
+    labels: Ragged | None = None
+    tasks: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
 
     def take(self, rows: np.ndarray) -> "Examples":
-        ragged = (part.take(rows) for part in (self.histories, self.targets, self.input_ids, self.labels))
-        return Examples(self.users[rows], *ragged, [self.tasks[row] for row in rows])
+        ragged = (None if part is None else part.take(rows)
+                  for part in (self.histories, self.targets, self.input_ids, self.labels))
+        return Examples(self.users[rows], *ragged, None if self.tasks is None else [self.tasks[row] for row in rows])
 
 
 @dataclass(frozen=True)
 class RecommenderInputs:
-    """What a recommender may be trained on and rank with; ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``."""
+    """What a recommender may be trained on and rank with: ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``.
+
+    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them.
+    """
 
     examples: Mapping[str, Examples]
     vocabulary: Mapping[str, Any]
@@ -156,6 +160,7 @@ class RecommenderInputs:
     split: Split
     vectors: np.ndarray
     cf_vectors: np.ndarray
+    users: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class Model:
     """A trained recommender: ``tensors`` to model.safetensors, ``config`` to config.json, ``training`` a row an epoch.
 
     ``item_codes (N, L)`` int32 and ``item_vectors (N, ...)`` float32 where the recommender changes or makes them.
+    ``tables``: a name -> rows, for ``<name>.csv``.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -170,6 +176,7 @@ class Model:
     training: Sequence[Mapping[str, float]] = ()
     item_codes: np.ndarray | None = None
     item_vectors: np.ndarray | None = None
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,19 @@ def read_item_vectors(folder: Path, num_items: int) -> np.ndarray:
     return vectors
 
 
+def read_embedding_model(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What embeds a new item or user: tensors and JSON of the folder model/, empty for a source that needs neither."""
+    if not (folder / "model").exists():
+        return {}, {}
+    return read_tensors(folder / "model" / "model.safetensors"), read_json(folder / "model" / "model.json")
+
+
+def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
+    """``valid`` and ``test`` -> ``(U, D)`` float32, rows NaN of users without a vector; empty for sources without users."""
+    names = [name for name in ("valid", "test") if (folder / f"users_{name}.npy").exists()]
+    return {name: read_array(folder / f"users_{name}.npy", np.float32) for name in names}
+
+
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
@@ -275,7 +295,8 @@ def read_tokenizer_inputs(vectors: Path, cf_vectors: Path, split: Path, items: P
 
 def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
     with writing_folder(folder) as place:
-        write_codes(place / "item_codes.npy", identifiers.codes, identifiers.level_sizes)
+        if identifiers.codes is not None:
+            write_codes(place / "item_codes.npy", identifiers.codes, identifiers.level_sizes)
         write_tensors(place / "tokenizer.safetensors", identifiers.tensors)
         write_json(place / "config.json", {**identifiers.config, "level_sizes": list(identifiers.level_sizes)})
         if identifiers.training:
@@ -289,8 +310,10 @@ def write_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> No
 
 def read_identifiers(folder: Path) -> Identifiers:
     config = read_json(folder / "config.json")
-    codes, sizes = read_array(folder / "item_codes.npy", np.int32), tuple(config.pop("level_sizes"))
-    _check_codes(folder / "item_codes.npy", codes, sizes)
+    codes, sizes = None, tuple(config.pop("level_sizes"))
+    if sizes:
+        codes = read_array(folder / "item_codes.npy", np.int32)
+        _check_codes(folder / "item_codes.npy", codes, sizes)
     return Identifiers(codes, sizes, read_tensors(folder / "tokenizer.safetensors"), config)
 
 
@@ -310,16 +333,22 @@ def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> N
 def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Mapping[str, Any]) -> None:
     with writing_folder(folder) as place:
         for name, examples in parts.items():
-            table = _table(CODE_EXAMPLES, examples.users, examples.histories, examples.targets, examples.input_ids,
-                           examples.labels, examples.tasks)
-            write_table(place / f"{name}.parquet", table, CODE_EXAMPLES)
+            columns = [examples.users, examples.histories, examples.targets]
+            if examples.input_ids is not None:
+                columns += [examples.input_ids, examples.labels, examples.tasks]
+            schema = ITEM_EXAMPLES if examples.input_ids is None else CODE_EXAMPLES
+            write_table(place / f"{name}.parquet", _table(schema, *columns), schema)
         write_json(place / "vocabulary.json", vocabulary)
 
 
 def read_examples(path: Path) -> Examples:
+    table = read_table(path, ITEM_EXAMPLES)
+    users, items = table["user"].to_numpy(), (_ragged(table[name], path, name, None) for name in ("history", "targets"))
+    if "input_ids" not in table.column_names:
+        return Examples(users, *items)
     table = read_table(path, CODE_EXAMPLES)
-    return Examples(table["user"].to_numpy(), *(_ragged(table[name], path, name, None)
-                    for name in ("history", "targets", "input_ids", "labels")), table["task"].to_pylist())
+    tokens = (_ragged(table[name], path, name, None) for name in ("input_ids", "labels"))
+    return Examples(users, *items, *tokens, table["task"].to_pylist())
 
 
 def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vectors: Path, split: Path,
@@ -327,7 +356,8 @@ def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vec
     held = read_split(split)
     return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet") for name in parts},
                              read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
-                             read_item_vectors(vectors, held.num_items), read_item_vectors(cf_vectors, held.num_items))
+                             read_item_vectors(vectors, held.num_items), read_item_vectors(cf_vectors, held.num_items),
+                             read_user_vectors(vectors))
 
 
 # --- model ----------------------------------------------------------------------------------------------------------
@@ -337,17 +367,35 @@ def write_model(folder: Path, model: Model) -> None:
     with writing_folder(folder) as place:
         write_tensors(place / "model.safetensors", model.tensors)
         write_json(place / "config.json", model.config)
-        write_csv(place / "training.csv", model.training)
+        for name, rows in {"training": model.training, **model.tables}.items():
+            write_csv(place / f"{name}.csv", rows)
         for name in ("item_codes", "item_vectors"):
             if getattr(model, name) is not None:
                 np.save(place / f"{name}.npy", getattr(model, name), allow_pickle=False)
 
 
 def read_model(folder: Path) -> Model:
-    """Everything but the training curve."""
+    """Everything but the tables."""
     extra = {name: read_array(folder / f"{name}.npy", dtype) if (folder / f"{name}.npy").exists() else None
              for name, dtype in (("item_codes", np.int32), ("item_vectors", np.float32))}
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
+
+
+def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """The model's CSV files by name, rows as text."""
+    _require(folder)
+    tables = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    return tables
+
+
+def write_figures(folder: Path, images: Mapping[str, bytes]) -> None:
+    """Replace a folder by images, by file name."""
+    with writing_folder(folder) as place:
+        for name, image in images.items():
+            (place / name).write_bytes(image)
 
 
 # --- predictions ----------------------------------------------------------------------------------------------------

@@ -223,12 +223,23 @@ def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, k: int,
     new_user = len(artifacts.read_user_ids(USERS))
     cases = artifacts.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
                             Ragged.from_rows([[0]]), np.array([False]))
+    if inputs.users:
+        inputs = replace(inputs, users={"test": _with_new_user(inputs.users["test"], new_user, cases.histories, vectors,
+                                                               config.tokenizer.source)})
     examples = sequences_for(config.recommender.kind).examples_of_cases(cases, inputs.identifiers, config.sequences)
     ranker = recommender_for(config.recommender.kind).load_ranker(
         artifacts.read_model(MODEL), inputs, decode, accelerator=make_accelerator(config.training.precision),
         seed=config.seed)
     ranking = ranker.rank(examples, cases).rankings[0]
     return ranking.items.values, ranking.scores
+
+
+def _with_new_user(users: np.ndarray, new_user: int, histories, folder: Path, source: str) -> np.ndarray:
+    """``users (U, D)`` with one row more, the vector that the source gives to a history that it has not seen."""
+    from pipeline_lib.variants import embedding_for
+
+    vector = embedding_for(source).embed_users(histories, *artifacts.read_embedding_model(folder))
+    return np.concatenate([users, np.full((new_user - len(users), users.shape[1]), np.nan, np.float32), vector])
 
 
 if __name__ == "__main__":

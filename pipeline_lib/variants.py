@@ -13,6 +13,14 @@ from pipeline_lib.params import Params, read_params
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """``users``: whether the source models users, so that it can rank by itself."""
+
+    module: str
+    users: bool
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """``identifiers``: what items are known by afterwards: ``codes``, ``sets`` or ``none``."""
 
@@ -22,32 +30,48 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Recommender:
-    """``reads``: the identifiers it can work with; ``decoders``: the values of decode.kind that fit."""
+    """``reads``: the identifiers it can work with; ``decoders``: the values of decode.kind that fit.
+
+    ``tokenizers``: the only ones that it can go on training, where it does so; None for all that yield what it reads.
+    """
 
     module: str
     sequences: str
     reads: tuple[str, ...]
     decoders: tuple[str, ...]
+    tokenizers: tuple[str, ...] | None = None
+
+    def fits(self, kind: str) -> bool:
+        return TOKENIZERS[kind].identifiers in self.reads and (self.tokenizers is None or kind in self.tokenizers)
 
 
-EMBEDDINGS: Mapping[str, str] = {
-    "text": "pipeline_lib.embeddings.text",
+EMBEDDINGS: Mapping[str, Embedding] = {
+    "lightgcn": Embedding("pipeline_lib.embeddings.lightgcn", users=True),
+    "mf": Embedding("pipeline_lib.embeddings.mf", users=True),
+    "popularity": Embedding("pipeline_lib.embeddings.popularity", users=True),
+    "sasrec": Embedding("pipeline_lib.embeddings.sasrec", users=True),
+    "text": Embedding("pipeline_lib.embeddings.text", users=False),
 }
 TOKENIZERS: Mapping[str, Tokenizer] = {
     "rqvae": Tokenizer("pipeline_lib.tokenizers.rqvae", "codes"),
     "rqkmeans": Tokenizer("pipeline_lib.tokenizers.rqkmeans", "codes"),
     "opq": Tokenizer("pipeline_lib.tokenizers.opq", "codes"),
     "random": Tokenizer("pipeline_lib.tokenizers.random", "codes"),
+    "none": Tokenizer("pipeline_lib.tokenizers.none", "none"),
 }
 RECOMMENDERS: Mapping[str, Recommender] = {
     "seq2seq": Recommender("pipeline_lib.recommenders.seq2seq", "pipeline_lib.sequences.code_examples",
                            reads=("codes",), decoders=("beam", "soft_beam")),
+    "joint_seq2seq": Recommender("pipeline_lib.recommenders.joint_seq2seq", "pipeline_lib.sequences.code_examples",
+                                 reads=("codes",), decoders=("beam", "soft_beam"), tokenizers=("rqvae",)),
+    "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
+                       reads=("none",), decoders=("ground",)),
 }
 
 
 def embedding_for(source: str) -> ModuleType:
-    """The module of an embedding source: ``Config`` and ``embed_items``."""
-    return importlib.import_module(_row(EMBEDDINGS, source, "embed.sources"))
+    """The module of an embedding source: ``Config``, ``embed_items`` and, where it models users, ``embed_users``."""
+    return importlib.import_module(_row(EMBEDDINGS, source, "embed.sources").module)
 
 
 def tokenizer_for(kind: str) -> ModuleType:
@@ -80,12 +104,14 @@ def check_pipeline(params: Params) -> None:
     """
     for source in params.embed.sources:
         _row(EMBEDDINGS, source, "embed.sources")
-    tokenizer = _row(TOKENIZERS, params.tokenizer.kind, "tokenizer.kind")
+    _row(TOKENIZERS, params.tokenizer.kind, "tokenizer.kind")
     recommender = _row(RECOMMENDERS, params.recommender.kind, "recommender.kind")
-    if tokenizer.identifiers not in recommender.reads:
-        fitting = [kind for kind, row in TOKENIZERS.items() if row.identifiers in recommender.reads]
+    if not recommender.fits(params.tokenizer.kind):
+        fitting = [kind for kind in TOKENIZERS if recommender.fits(kind)]
+        works = "trains on with" if recommender.tokenizers else "reads"
+        what = recommender.tokenizers or recommender.reads
         raise ValueError(f"params: tokenizer.kind={params.tokenizer.kind} does not fit recommender.kind="
-                         f"{params.recommender.kind}, which reads {' or '.join(recommender.reads)}; "
+                         f"{params.recommender.kind}, which {works} {' or '.join(what)}; "
                          f"tokenizers that fit: {', '.join(fitting)}")
     if params.decode.kind not in recommender.decoders:
         raise ValueError(f"params: decode.kind={params.decode.kind} does not fit recommender.kind="
@@ -95,6 +121,12 @@ def check_pipeline(params: Params) -> None:
         if source not in params.embed.sources:
             raise ValueError(f"params: tokenizer.{key}={source} is not in embed.sources "
                              f"({', '.join(params.embed.sources)}); add it there or take one of these")
+    if params.recommender.kind == "dot" and not EMBEDDINGS[params.tokenizer.source].users:
+        modelling = [source for source, row in EMBEDDINGS.items() if row.users]
+        raise ValueError(f"params: tokenizer.source={params.tokenizer.source} has no vectors of users, which "
+                         f"recommender.kind=dot ranks for; sources that have: {', '.join(modelling)}")
+    if params.recommender.kind == "joint_seq2seq" and params.sequences.user_buckets:
+        raise ValueError("params: recommender.kind=joint_seq2seq has no user tokens; set sequences.user_buckets=0")
     if params.ingest.order == "none" and params.split.kind != "given":
         raise ValueError(f"params: split.kind={params.split.kind} needs an order, but ingest.order=none says that this "
                          "data has none; use split.kind=given with a split file")

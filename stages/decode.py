@@ -24,7 +24,7 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
         ranker = recommender.load_ranker(artifacts.read_model(model), inputs, config.decode, accelerator=accelerator,
                                          seed=config.seed)
         cases = {"valid": inputs.split.valid, "test": inputs.split.test}
-        ranked = {part: ranker.rank(inputs.examples[part], cases[part]) for part in cases}
+        ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
         if accelerator.is_main_process:
             artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()},
                                     {"invalid_share": ranked["test"].invalid_share})

@@ -11,6 +11,7 @@ from pipeline_lib.command import run_stage
 from pipeline_lib.evaluation.groups import history_rows, popularity_rows
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
 from pipeline_lib.evaluation.protocol import describe_protocol
+from pipeline_lib.reporting.figures import draw_figures
 from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.variants import load_params
@@ -19,7 +20,7 @@ PathOption = Annotated[Path, typer.Option()]
 
 
 def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: PathOption, metrics: PathOption,
-         popularity_plot: PathOption, history_plot: PathOption, timing: PathOption,
+         popularity_plot: PathOption, history_plot: PathOption, figures: PathOption, timing: PathOption,
          params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     with measure_stage("evaluate", timing) as measured:
@@ -34,6 +35,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         artifacts.write_json(metrics, metrics_tree(run, evaluation, decoded))
         artifacts.write_csv(popularity_plot, popularity_rows(evaluation.groups["test"]))
         artifacts.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
+        artifacts.write_figures(figures, draw_figures(artifacts.read_tables(model)))
         measured["users"] = len(held.test) + len(held.valid)
 
 

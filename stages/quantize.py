@@ -22,14 +22,18 @@ def main(vectors: PathOption, cf_vectors: PathOption, split: PathOption, items: 
         tokenizer = tokenizer_for(config.tokenizer.kind)
         identifiers = tokenizer.tokenize_items(inputs, config.tokenizer.options.parse(tokenizer.Config),
                                                collisions=config.tokenizer.collisions, seed=config.seed)
-        measured["items"] = len(identifiers.codes)
+        measured["items"] = len(inputs.vectors)
 
-    description = describe_codes(identifiers.codes, identifiers.level_sizes, identifiers.reconstruction_error)
+    description, usage = {"items": len(inputs.vectors)}, []
+    if identifiers.codes is not None:
+        description = describe_codes(identifiers.codes, identifiers.level_sizes, identifiers.reconstruction_error)
+        usage = code_usage_rows(identifiers.codes, identifiers.level_sizes)
     if "before_resolution" in identifiers.config:
         description["before_resolution"] = identifiers.config["before_resolution"]
     artifacts.write_json(metrics, description)
-    artifacts.write_csv(plots, code_usage_rows(identifiers.codes, identifiers.level_sizes))
-    check_code_quality(description, config.tokenizer.max_collision_rate, config.tokenizer.min_utilisation)
+    artifacts.write_csv(plots, usage)
+    if identifiers.codes is not None:
+        check_code_quality(description, config.tokenizer.max_collision_rate, config.tokenizer.min_utilisation)
     artifacts.write_identifiers(tokens, identifiers)
 
 

@@ -21,6 +21,7 @@ from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.code_tokens import PAD, Vocabulary
+from pipeline_lib.training.early_stopping import validation_rows
 
 IGNORED = -100
 VALIDATION_K = 10
@@ -124,9 +125,7 @@ def collate(examples: Examples, rows: np.ndarray) -> dict[str, Tensor]:
 
 def validation_sample(examples: Examples, cases: Cases, users: int | None, seed: int) -> tuple[Examples, Cases]:
     """A fixed sample of ``users`` validation users, None for all."""
-    if users is None or users >= len(cases):
-        return examples, cases
-    rows = np.sort(numpy_generator(seed, "validation users").permutation(len(cases))[:users])
+    rows = validation_rows(np.arange(len(cases)), users, seed)
     return examples.take(rows), cases.take(rows)
 
 

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from pipeline_lib.seeding import numpy_generator
+
 
 @dataclass
 class EarlyStopping:
@@ -31,3 +35,10 @@ class EarlyStopping:
     @property
     def exhausted(self) -> bool:
         return self.waited >= self.patience
+
+
+def validation_rows(rows: np.ndarray, users: int | None, seed: int) -> np.ndarray:
+    """A fixed sample of ``users`` of the ``rows`` that can be validated on, in order; None for all of them."""
+    if users is None or users >= len(rows):
+        return rows
+    return np.sort(numpy_generator(seed, "validation users").permutation(rows)[:users])

@@ -48,7 +48,7 @@ def paths(tmp_path) -> dict[str, Path]:
     return {"predictions": tmp_path / "predictions", "split": tmp_path / "split", "tokens": tmp_path / "tokens",
             "model": tmp_path / "model", "metrics": tmp_path / "reports" / "metrics.json",
             "popularity_plot": tmp_path / "reports" / "plots" / "recall_by_popularity.csv",
-            "history_plot": tmp_path / "reports" / "plots" / "recall_by_history.csv",
+            "history_plot": tmp_path / "reports" / "plots" / "recall_by_history.csv", "figures": tmp_path / "reports" / "figures",
             "timing": tmp_path / "reports" / "timing.json", "params": tmp_path / "params.yaml"}
 
 
@@ -60,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def test_the_stage_writes_metrics_plots_and_timing(paths):
     main(**paths)
     tree = json.loads(paths["metrics"].read_text(encoding="utf-8"))
-    assert tree["run"]["protocol"] == "demo | leave_one_out, one target | full ranking | history kept"
+    assert tree["run"]["protocol"] == "demo | leave_one_out, one target | full ranking | history filtered"
     assert tree["run"]["seed"] == 42 and set(tree["run"]["preset"]) == {"dataset", "paper", "scale", "ablation"}
     for part in ("test", "valid"):
         assert {"all", "warm", "cold", "seen", "unseen", "popularity_1", "popularity_5"} <= set(tree[part])

@@ -13,7 +13,7 @@ import polars as pl
 from pipeline_lib.interactions.readers.json_lines import first_keys, names_of, read_fields, read_records, text_of
 from pipeline_lib.interactions.readers.raw_file import RawFile
 from pipeline_lib.interactions.readers.text_files import find_file, find_optional_file
-from pipeline_lib.interactions.readers.times import seconds_from_milliseconds, seconds_from_number
+from pipeline_lib.interactions.readers.times import seconds_from_milliseconds
 
 REVIEWS_2014 = {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
 REVIEWS_2023 = {"user_id": "user_id", "item_id": "parent_asin", "timestamp": "timestamp", "rating": "rating"}

@@ -1,0 +1,118 @@
+"""LightGCN: vectors of users and items, smoothed over the graph of training interactions, whose dot product ranks.
+
+Shapes: U users, N items, n cases, D dimensions, Lg graph layers.
+Source: He et al. 2020, "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", section 3.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from pipeline_lib.artifacts import Catalogue, Embedding, Split
+from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
+from pipeline_lib.embeddings.mf import mean_of_items
+from pipeline_lib.embeddings.pairwise import (
+    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_items, fit_pairwise, training_pairs,
+    user_states,
+)
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.seeding import seed_everything
+from pipeline_lib.training.checkpoints import Checkpoints
+
+EXPORTS = ("propagated", "ego")
+
+
+@dataclass(frozen=True)
+class Config(PairwiseOptions):
+    """Options under ``embed.lightgcn``: ``layers`` is Lg; ``export`` propagated (mean of layers) or ego (layer 0)."""
+
+    layers: int = 3
+    export: str = "propagated"
+
+
+def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
+                accelerator: Accelerator, seed: int) -> Embedding:
+    """Fit on the graph of the training histories; what a user took again is one edge.
+
+    The epoch is chosen by the propagated vectors under either ``export``, so that both export one fit. Users without
+    training data are folded in from their case's history (`fold_in_users`; under ego the mean of its items' vectors),
+    NaN without one. U is 1 + the largest user index of the split. ``model`` holds what a later user is folded in with.
+
+    Args:
+        catalogue: not used; here since every embedding source takes the same arguments.
+
+    Raises:
+        ValueError: for an unknown ``export`` or fewer than 0 layers, and as `fit_pairwise`.
+    """
+    if config.export not in EXPORTS:
+        raise ValueError(f"params: embed.lightgcn.export is {config.export}; known: {', '.join(EXPORTS)}")
+    if config.layers < 0:
+        raise ValueError(f"params: embed.lightgcn.layers is {config.layers}; expected 0 or more")
+    seed_everything(seed)
+    num_users = count_users(split)
+    graph = BipartiteGraph(*training_pairs(split).T, num_users, split.num_items)
+    model = PairwiseModel(num_users, split.num_items, config.dimensions, config.regularisation, graph, config.layers)
+    rows = fit_pairwise(model, split, partial(_vectors, export="propagated"), config, checkpoints=checkpoints,
+                        accelerator=accelerator, seed=seed)
+    with torch.no_grad():
+        vectors = _vectors(model, config.export)
+        meta = {"source": "lightgcn", "dimensions": config.dimensions, "options": asdict(config), **best_row(rows),
+                "training": rows}
+        tensors = {"item_layers": torch.stack(model.layers()[1]), "item_degrees": graph.item_degrees}
+        return Embedding(vectors.items.cpu().numpy(), meta,
+                         *(user_states(vectors, cases, split) for cases in (split.valid, split.test)),
+                         model={name: value.cpu().numpy() for name, value in tensors.items()},
+                         model_json={"fold_in": "layers" if config.export == "propagated" else "mean"})
+
+
+def embed_users(histories: Ragged, tensors: Mapping[str, np.ndarray], model_json: Mapping[str, Any]) -> np.ndarray:
+    """Vectors ``(n, D)`` of new users, folded in as `embed_items` does with users that it was not fitted on."""
+    layers = torch.from_numpy(tensors["item_layers"])
+    if model_json["fold_in"] == "mean":
+        return mean_of_items(layers[0], histories).numpy()
+    return fold_in_users(layers, torch.from_numpy(tensors["item_degrees"]), histories).numpy()
+
+
+def fold_in_users(item_layers: Tensor | Sequence[Tensor], item_degrees: Tensor, histories: Ragged) -> Tensor:
+    """Embed users who were not trained on, as nodes that receive from their items and send nothing back.
+
+    Equation 3 for a user with layer 0 = 0: layer l + 1 is the sum over its items i of layer l of i, divided by
+    sqrt(number of its items * degree of i); the result is the mean over layers. A user of the training graph, folded in
+    with its training items, gets its propagated vector less its own layer 0 / (Lg + 1).
+
+    Args:
+        item_layers: ``(Lg + 1, N, D)``, or as many ``(N, D)``: layers of the training graph.
+        item_degrees: ``(N,)``, users of each item in that graph.
+        histories: n rows of items. Repeats count once; items that nobody trained on say nothing and are left out.
+
+    Returns:
+        ``(n, D)``: zeros where no item is left, NaN for a row without any.
+    """
+    first = item_layers[0]
+    histories = distinct_items(histories)
+    values = torch.from_numpy(histories.values).to(first.device, torch.int64)
+    offsets = torch.from_numpy(histories.offsets).to(first.device)
+    rows = torch.from_numpy(histories.row_of_value).to(first.device)
+    degrees = item_degrees.to(first)[values]
+    connected = (degrees > 0).to(first)
+    own = first.new_zeros(len(histories)).index_add_(0, rows, connected)
+    weights = connected / (own[rows] * degrees).clamp(min=1).sqrt()
+    received = sum(item_layers[1:-1], first) if len(item_layers) > 1 else torch.zeros_like(first)
+    summed = F.embedding_bag(values, received, offsets, mode="sum", per_sample_weights=weights,
+                             include_last_offset=True)
+    return (summed / len(item_layers)).masked_fill((offsets.diff() == 0)[:, None], torch.nan)
+
+
+def _vectors(model: PairwiseModel, export: str) -> Vectors:
+    users, items = ([layer.detach() for layer in layers] for layers in model.layers())
+    if export == "ego":
+        return Vectors(users[0], items[0], partial(mean_of_items, items[0]))
+    fold_in = partial(fold_in_users, items, model.graph.item_degrees)
+    return Vectors(mean_of_layers(users), mean_of_layers(items), fold_in)

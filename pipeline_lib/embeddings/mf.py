@@ -1,0 +1,81 @@
+"""Matrix factorisation: a vector a user and an item, whose dot product ranks.
+
+Shapes: U users, N items, n cases, D dimensions.
+Source: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback", section 4.3.1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from pipeline_lib.artifacts import Catalogue, Embedding, Split
+from pipeline_lib.embeddings.pairwise import (
+    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_items, fit_pairwise, user_states,
+)
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.seeding import seed_everything
+from pipeline_lib.training.checkpoints import Checkpoints
+
+
+@dataclass(frozen=True)
+class Config(PairwiseOptions):
+    """Options under ``embed.mf``. Without a graph that smooths them, vectors need a strong regularisation."""
+
+    regularisation: float = 0.03
+    batch_size: int = 4096
+    epochs: int = 150
+
+
+def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
+                accelerator: Accelerator, seed: int) -> Embedding:
+    """Fit on the training histories; what a user took again counts once.
+
+    Users without training data get the mean vector of their case's history, NaN without one. U is 1 + the largest user
+    index of the split.
+
+    Args:
+        catalogue: not used; here since every embedding source takes the same arguments.
+
+    Raises:
+        ValueError: as `fit_pairwise`.
+    """
+    seed_everything(seed)
+    model = PairwiseModel(count_users(split), split.num_items, config.dimensions, config.regularisation)
+    rows = fit_pairwise(model, split, _vectors, config, checkpoints=checkpoints, accelerator=accelerator, seed=seed)
+    with torch.no_grad():
+        vectors = _vectors(model)
+        meta = {"source": "mf", "dimensions": config.dimensions, "options": asdict(config), **best_row(rows),
+                "training": rows}
+        items = vectors.items.cpu().numpy()
+        return Embedding(items, meta, *(user_states(vectors, cases, split) for cases in (split.valid, split.test)),
+                         model={"items": items}, model_json={"fold_in": "mean"})
+
+
+def embed_users(histories: Ragged, tensors: Mapping[str, np.ndarray], model_json: Mapping[str, Any]) -> np.ndarray:
+    """Vectors ``(n, D)`` of new users: the mean vector of their items, NaN without one."""
+    return mean_of_items(torch.from_numpy(tensors["items"]), histories).numpy()
+
+
+def mean_of_items(items: Tensor, histories: Ragged) -> Tensor:
+    """Embed users who were not trained on: ``(n, D)``, the mean vector of the different items of each history.
+
+    Args:
+        items: ``(N, D)`` float.
+        histories: n rows of items; a row without any gives NaN.
+    """
+    histories = distinct_items(histories)
+    values, offsets = (torch.from_numpy(array).to(items.device, torch.int64)
+                       for array in (histories.values, histories.offsets))
+    means = F.embedding_bag(values, items, offsets, mode="mean", include_last_offset=True)
+    return means.masked_fill((offsets.diff() == 0)[:, None], torch.nan)
+
+
+def _vectors(model: PairwiseModel) -> Vectors:
+    return Vectors(model.users.detach(), model.items.detach(), partial(mean_of_items, model.items.detach()))

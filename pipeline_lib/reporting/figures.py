@@ -1,0 +1,54 @@
+"""Figures that are more than one line over one axis, as SVG; `dvc plots` shows the others from their CSV."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
+
+
+def draw_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
+    """File name -> SVG, of what a model's tables hold; empty where there is nothing to draw.
+
+    Args:
+        tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), as they stand in the model's folder.
+    """
+    figures = {}
+    if tables.get("alignment"):
+        figures["states.svg"] = _svg(lambda axes: _draw_states(axes, tables["alignment"]))
+    curves = {name: [(float(row["epoch"]), float(row[name])) for row in tables.get("training", ()) if row.get(name)]
+              for name in ALIGNMENT_LOSSES}
+    if any(curves.values()):
+        figures["alignment_losses.svg"] = _svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
+                                                 for name, curve in curves.items() if curve])
+    return figures
+
+
+def _draw_states(axes, rows: Sequence[Mapping[str, str]]) -> None:
+    for kind, marker, label in (("preference", "o", "preference states"), ("semantics", "x", "target semantics")):
+        points = [(float(row["x"]), float(row["y"])) for row in rows if row["kind"] == kind]
+        axes.scatter(*zip(*points), s=9, marker=marker, linewidths=0.7, alpha=0.6, label=label)
+    axes.set(title="t-SNE of preference states and target semantics", xticks=[], yticks=[])
+    axes.legend()
+
+
+def _draw_curve(axes, name: str, curve: Sequence[tuple[float, float]]) -> None:
+    axes.plot(*zip(*curve), marker=".", color="black")
+    label = {"sia_loss": "sequence-item divergence (nats)", "psa_loss": "preference-semantic loss (nats)",
+             "changed_codes": "share of items with a changed code"}[name]
+    axes.set(xlabel="epoch", ylabel=label)
+
+
+def _svg(*panels) -> bytes:
+    import matplotlib  # a second to import, and only some methods have a figure of their own
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"svg.hashsalt": "sidflow", "svg.fonttype": "none"}):  # equal runs, equal bytes
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.5), squeeze=False, layout="constrained")
+        for panel, place in zip(panels, axes[0]):
+            panel(place)
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+        pyplot.close(figure)
+    return image.getvalue()

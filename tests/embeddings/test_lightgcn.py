@@ -1,0 +1,104 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.artifacts import read_tensors, write_embedding
+from pipeline_lib.embeddings import mf
+from pipeline_lib.embeddings.lightgcn import Config, embed_items, fold_in_users
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+from tests.embeddings.test_mf import (
+    ITEMS_A_BLOCK, OPTIONS, block_split, recall_of_held_out, with_other_targets, with_unseen_users,
+)
+
+
+def embed(split, folder, seed=0, **options):
+    return embed_items(None, split, Config(**{**OPTIONS, **options}), checkpoints=Checkpoints(folder / "embed"),
+                       accelerator=make_accelerator("fp32"), seed=seed)
+
+
+def with_item_nobody_took(split):
+    fields = {"train_count": 0, "warm": False, "popularity_group": 5}
+    return dataclasses.replace(split, **{name: np.append(getattr(split, name), value).astype(getattr(split, name).dtype)
+                                         for name, value in fields.items()})
+
+
+def test_fold_in_worked_by_hand():
+    layers = torch.tensor([[[1.0], [10.0], [7.0]], [[2.0], [20.0], [0.0]], [[400.0], [4000.0], [0.0]]])  # (3, N, 1)
+    users = fold_in_users(layers, torch.tensor([4, 1, 0]), Ragged.from_rows([[0], [0, 1, 0], [1, 2], [2], []]))
+    both = ((1 + 2) / (2 * 4) ** 0.5 + (10 + 20) / (2 * 1) ** 0.5) / 3  # the last layer is sent to nobody
+    assert users[:4, 0].tolist() == pytest.approx([(1 + 2) / 2 / 3, both, (10 + 20) / 3, 0])
+    assert users[4].isnan()
+
+
+def test_users_find_the_rest_of_their_block(tmp_path):
+    split = block_split()
+    assert recall_of_held_out(embed(split, tmp_path), split) > 0.9  # by chance 2 of 26
+
+
+def test_without_layers_it_is_matrix_factorisation(tmp_path):
+    split = block_split()
+    ours = embed(split, tmp_path / "lightgcn", layers=0, epochs=3)
+    theirs = mf.embed_items(None, split, mf.Config(**{**OPTIONS, "epochs": 3}),
+                            checkpoints=Checkpoints(tmp_path / "mf"), accelerator=make_accelerator("fp32"), seed=0)
+    assert ours.items.tobytes() == theirs.items.tobytes()
+    assert ours.users_test.tobytes() == theirs.users_test.tobytes()
+
+
+def test_a_user_folded_in_gets_its_vector_less_its_own_layer_0(tmp_path):
+    split = block_split()
+    propagated, ego = (embed(split, tmp_path / export, epochs=3, export=export) for export in ("propagated", "ego"))
+    layers, degrees = (torch.from_numpy(propagated.model[name]) for name in ("item_layers", "item_degrees"))
+    folded = fold_in_users(layers, degrees, split.train).numpy()
+    np.testing.assert_allclose(folded, propagated.users_test - ego.users_test / len(layers), atol=1e-6)
+    assert np.abs(folded).max() > 0.01
+
+
+def test_ego_exports_layer_0_of_the_same_fit(tmp_path):
+    split = block_split()
+    propagated, ego = (embed(split, tmp_path / export, epochs=3, export=export) for export in ("propagated", "ego"))
+    assert ego.items.tobytes() == propagated.model["item_layers"][0].tobytes()
+    np.testing.assert_allclose(propagated.items, propagated.model["item_layers"].mean(axis=0), atol=1e-6)
+    assert not np.allclose(ego.items, propagated.items)
+
+
+def test_an_item_nobody_took_keeps_its_share_of_layer_0(tmp_path):
+    embedding = embed(with_item_nobody_took(block_split()), tmp_path, epochs=2)
+    assert embedding.model["item_degrees"][-1] == 0
+    np.testing.assert_allclose(embedding.items[-1], embedding.model["item_layers"][0, -1] / 4, rtol=1e-6)
+
+
+def test_an_unseen_user_ranks_its_block_first_and_can_be_embedded_later(tmp_path):
+    split = with_unseen_users(block_split(), [[8, 9, 10], []], [[11], [0]])
+    embedding = embed(split, tmp_path)
+    folded, without = embedding.users_test[-2:]
+    assert set(np.argsort(-(embedding.items @ folded))[:ITEMS_A_BLOCK]) == set(range(8, 16))
+    assert np.isnan(without).all()
+    write_embedding(tmp_path / "written", embedding)
+    saved = read_tensors(tmp_path / "written" / "model" / "model.safetensors")
+    later = fold_in_users(*(torch.from_numpy(saved[name]) for name in ("item_layers", "item_degrees")),
+                          Ragged.from_rows([[8, 9, 10]]))
+    np.testing.assert_allclose(later[0], folded, rtol=1e-6)
+
+
+def test_one_seed_gives_the_same_bytes(tmp_path):
+    first, again = (embed(block_split(), tmp_path / name, epochs=2) for name in ("first", "again"))
+    assert first.items.tobytes() == again.items.tobytes()
+
+
+def test_nothing_is_read_from_test_targets(tmp_path):
+    split = block_split()
+    embeddings = [embed(each, tmp_path / name, epochs=2)
+                  for name, each in (("as it is", split), ("other targets", with_other_targets(split)))]
+    for name in ("items", "users_valid", "users_test"):
+        assert getattr(embeddings[0], name).tobytes() == getattr(embeddings[1], name).tobytes()
+
+
+def test_unknown_options_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="export is layer0; known: propagated, ego"):
+        embed(block_split(), tmp_path, export="layer0")
+    with pytest.raises(ValueError, match="layers is -1; expected 0 or more"):
+        embed(block_split(), tmp_path, layers=-1)

@@ -1,0 +1,109 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.artifacts import Cases, Split
+from pipeline_lib.embeddings.mf import Config, embed_items, mean_of_items
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+
+BLOCKS, USERS_A_BLOCK, ITEMS_A_BLOCK = 4, 15, 8
+OPTIONS = {"dimensions": 8, "learning_rate": 0.05, "regularisation": 1e-3, "batch_size": 64, "epochs": 12,
+           "validate_every": 3}
+
+
+def block_split(seed=0):
+    """Users take items of their own block only; a block's two items left out are those to find."""
+    generator = np.random.default_rng(seed)
+    takes = []
+    for user in range(BLOCKS * USERS_A_BLOCK):
+        takes.append(user // USERS_A_BLOCK * ITEMS_A_BLOCK + generator.permutation(ITEMS_A_BLOCK))
+    users, train = np.arange(len(takes), dtype=np.int32), Ragged.from_rows([items[:-2] for items in takes])
+    valid, test = (Cases(users, Ragged.from_rows([items[:place] for items in takes]),
+                         Ragged.from_rows([items[[place]] for items in takes]), np.ones(len(users), dtype=bool))
+                   for place in (ITEMS_A_BLOCK - 2, ITEMS_A_BLOCK - 1))
+    counts = np.bincount(train.values, minlength=BLOCKS * ITEMS_A_BLOCK).astype(np.int32)
+    return Split(users, train, valid, test, counts, counts > 0, np.ones(len(counts), dtype=np.int8))
+
+
+def with_unseen_users(split, histories, targets):
+    """The same with test users nobody trained on behind the others."""
+    new = np.arange(len(split.train_users), len(split.train_users) + len(histories), dtype=np.int32)
+    test = Cases(new, Ragged.from_rows(histories), Ragged.from_rows(targets), np.zeros(len(new), dtype=bool))
+    return dataclasses.replace(split, test=test)
+
+
+def with_other_targets(split):
+    """The same but for what the test users are to be recommended."""
+    wrong = Ragged((split.test.targets.values + 5) % split.num_items, split.test.targets.offsets)
+    return dataclasses.replace(split, test=dataclasses.replace(split.test, targets=wrong))
+
+
+def recall_of_held_out(embedding, split):
+    """Share of test targets among the two best items that were not trained on."""
+    scores = embedding.users_test @ embedding.items.T
+    scores[split.train.row_of_value, split.train.values] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :2]
+    return (best == split.test.targets.values[:, None]).any(axis=1).mean()
+
+
+def embed(split, folder, seed=0, **options):
+    return embed_items(None, split, Config(**{**OPTIONS, **options}), checkpoints=Checkpoints(folder / "embed"),
+                       accelerator=make_accelerator("fp32"), seed=seed)
+
+
+def test_the_mean_of_items_worked_by_hand():
+    items = torch.tensor([[1.0], [2.0], [6.0]])
+    means = mean_of_items(items, Ragged.from_rows([[2, 1, 2], [], [0]]))
+    assert means[[0, 2], 0].tolist() == [4, 1]
+    assert means[1].isnan()
+
+
+def test_users_find_the_rest_of_their_block(tmp_path):
+    split = block_split()
+    embedding = embed(split, tmp_path)
+    assert recall_of_held_out(embedding, split) > 0.9  # by chance 2 of 26
+    assert embedding.meta["valid_ndcg@10"] == max(row.get("valid_ndcg@10", 0) for row in embedding.meta["training"])
+
+
+def test_one_seed_gives_the_same_bytes_and_another_others(tmp_path):
+    split = block_split()
+    first, again, other = (embed(split, tmp_path / str(run), seed=seed, epochs=2) for run, seed in enumerate((0, 0, 1)))
+    assert first.items.tobytes() == again.items.tobytes()
+    assert first.users_test.tobytes() == again.users_test.tobytes()
+    assert not np.allclose(first.items, other.items)
+
+
+def test_an_unseen_user_is_the_mean_of_its_history_and_ranks_its_block_first(tmp_path):
+    split = with_unseen_users(block_split(), [[8, 9, 10], []], [[11], [0]])
+    embedding = embed(split, tmp_path)
+    folded, without = embedding.users_test[-2:]
+    np.testing.assert_allclose(folded, embedding.items[8:11].mean(axis=0), rtol=1e-5)
+    assert set(np.argsort(-(embedding.items @ folded))[:ITEMS_A_BLOCK]) == set(range(8, 16))
+    assert np.isnan(without).all() and np.isnan(embedding.users_valid[-2:]).all()
+
+
+def test_nothing_is_read_from_test_targets(tmp_path):
+    split = block_split()
+    embeddings = [embed(each, tmp_path / name, epochs=2)
+                  for name, each in (("as it is", split), ("other targets", with_other_targets(split)))]
+    for name in ("items", "users_valid", "users_test"):
+        assert getattr(embeddings[0], name).tobytes() == getattr(embeddings[1], name).tobytes()
+
+
+def test_a_fit_resumes_after_a_kill(tmp_path):
+    split = block_split()
+    whole = embed(split, tmp_path / "whole", epochs=6)
+    embed(split, tmp_path / "killed", epochs=3)
+    resumed = embed(split, tmp_path / "killed", epochs=6)
+    assert len(resumed.meta["training"]) == 6
+    assert resumed.items.tobytes() == whole.items.tobytes()
+
+
+def test_fewer_validation_users_still_choose_an_epoch(tmp_path):
+    embedding = embed(block_split(), tmp_path, epochs=3, validate_users=5)
+    assert embedding.meta["best_epoch"] == 3
+    assert embedding.meta["valid_recall@10"] * 5 == pytest.approx(round(embedding.meta["valid_recall@10"] * 5))

@@ -1,0 +1,349 @@
+"""Acceptance of ETEGRec on a toy catalogue where the next item follows from the last one.
+
+What of the checklist is tested elsewhere: 1, 13 in quantizers/test_residual.py and test_residual_vae.py, 2 and 4 in
+test_alignment.py, 11 in decoding/test_beam.py, 14 in interactions/test_splitting.py and sequences/test_histories.py.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.artifacts import Cases, RecommenderInputs, Split, TokenizerInputs
+from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
+from pipeline_lib.quantizers.collisions import place_in_bucket
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.recommenders import joint_seq2seq, seq2seq
+from pipeline_lib.recommenders.joint_seq2seq import Config, load_ranker, train
+from pipeline_lib.seeding import seed_everything
+from pipeline_lib.sequences.code_examples import build_examples
+from pipeline_lib.tokenizers import rqvae
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+
+NUM_ITEMS, LEVELS, CODEBOOK_SIZE = 24, 2, 6
+SIZES = {"layers": 1, "heads": 2, "head_size": 8, "width": 16, "feed_forward": 32, "dropout": 0.1, "softmax": "level"}
+CONFIG = Config(**SIZES, sia_weight=1e-2, psa_weight=1e-2, warmup_epochs=2, tokenizer_learning_rate=0.01, suffix_size=24,
+                final_epochs=2)
+TRAINING = TrainingParams(epochs=6, batch_size=32, learning_rate=0.01, patience=30)
+DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    vectors[3] = vectors[7]  # the same codes, whatever the tokenizer
+    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in generator.integers(0, NUM_ITEMS, size=60)]
+    users = np.arange(60, dtype=np.int32)
+
+    def cases(end):
+        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
+                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(60, dtype=bool))
+
+    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
+                  np.ones(NUM_ITEMS, dtype=np.int32), np.ones(NUM_ITEMS, dtype=bool), np.ones(NUM_ITEMS, dtype=np.int8))
+    tokenizer = rqvae.Config(levels=LEVELS, codebook_size=CODEBOOK_SIZE, hidden=(8,), latent=4, epochs=20, batch_size=24)
+    identifiers = rqvae.tokenize_items(TokenizerInputs(vectors, vectors, split.train, {}), tokenizer, collisions="suffix",
+                                       seed=0)
+    examples, vocabulary = build_examples(split, identifiers, SequencesParams(4))
+    return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return make_accelerator("fp32")
+
+
+@pytest.fixture
+def model(inputs):
+    seed_everything(0)
+    return joint_seq2seq._build(replace(CONFIG, dropout=0.0), inputs)
+
+
+@pytest.fixture
+def batch(model, inputs):
+    return model.batch_of(inputs.examples["train"], np.arange(12))
+
+
+def run(inputs, accelerator, folder, config=CONFIG, training=TRAINING, seed=0):
+    return train(inputs, config, training, checkpoints=Checkpoints(folder / "run"), accelerator=accelerator, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, accelerator, tmp_path_factory):
+    return run(inputs, accelerator, tmp_path_factory.mktemp("joint"))
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one, two):
+    return all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def gradient_of(loss, states):
+    (gradient,) = torch.autograd.grad(loss, states, allow_unused=True)
+    return torch.zeros_like(states) if gradient is None else gradient
+
+
+# --- 3: the sequence-item alignment ---
+
+
+def levels_that_reach(model, gradient_kind):
+    """For each level alone, whether its divergence sends a gradient into z^E."""
+    model.tokenizer.quantizer.residual_gradient = gradient_kind
+    latents = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with torch.no_grad():
+        item = model.tokenizer(model.vectors[:5])[1].distances
+    reached = []
+    for level in range(LEVELS):
+        distances = model.tokenizer.quantizer(latents).distances[:, level : level + 1]
+        loss = joint_seq2seq.sequence_item_alignment(item[:, level : level + 1], distances)
+        reached.append(bool((gradient_of(loss, latents) != 0).any()))
+    return reached
+
+
+def test_every_level_of_the_alignment_reaches_the_sequence_and_only_the_first_where_residual_gradients_are_cut(model):
+    assert levels_that_reach(model, "identity") == [True, True]
+    assert levels_that_reach(model, "zero") == [True, False]
+
+
+def test_a_sequence_that_lies_where_its_item_lies_has_no_divergence(model):
+    latents, quantized = model.tokenizer.encode(model.vectors[:5])
+    assert joint_seq2seq.sequence_item_alignment(quantized.distances, model.tokenizer.quantizer(latents).distances) == 0
+
+
+def test_steps_of_the_recommender_on_the_alignment_alone_bring_the_distributions_together(model, batch):
+    model.take_turn(recommender=True, tokenizer=False, aligned=True)
+    optimizer = torch.optim.SGD(model.recommender.parameters(), lr=0.5)
+
+    def divergence():
+        latents = model.sequence_latents(model.recommender.states(batch)[0], batch["attention_mask"])[batch["first"]]
+        item = model.tokenizer(model.vectors[batch["targets"]])[1].distances
+        return joint_seq2seq.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
+
+    before = divergence().item()
+    for _ in range(5):
+        optimizer.zero_grad()
+        divergence().backward()
+        optimizer.step()
+    assert divergence().item() < before
+
+
+# --- 5 and 6: who is trained, who only passes gradients on ---
+
+
+def step(model, batch):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.05)
+    loss, count = model.train()(batch)
+    (loss / count).backward()
+    optimizer.step()
+
+
+def test_a_tokenizer_turn_changes_nothing_of_the_recommender(model, batch):
+    model.take_turn(recommender=False, tokenizer=True, aligned=True)
+    others = [weights(part) for part in (model.recommender, model.sequence_adapter, model.preference_adapter)]
+    tokenizer, vectors = weights(model.tokenizer), model.vectors.clone()
+    step(model, batch)
+    assert all(same(before, weights(part)) for before, part in zip(
+        others, (model.recommender, model.sequence_adapter, model.preference_adapter), strict=True))
+    assert not same(tokenizer, weights(model.tokenizer))
+    assert torch.equal(vectors, model.vectors) and not model.recommender.training
+
+
+def test_a_recommender_turn_changes_neither_tokenizer_nor_codes(model, batch):
+    model.take_turn(recommender=True, tokenizer=False, aligned=True)
+    tokenizer, codes, adapter = weights(model.tokenizer), model.codes.clone(), weights(model.sequence_adapter)
+    step(model, batch)
+    assert same(tokenizer, weights(model.tokenizer)) and torch.equal(codes, model.codes)
+    assert not same(adapter, weights(model.sequence_adapter)) and model.recommender.training
+
+
+def test_the_frozen_tokenizer_passes_the_gradient_of_the_alignment_to_the_encoder_states(model, batch):
+    model.take_turn(recommender=True, tokenizer=False, aligned=True)
+    encoded, _ = model.recommender.states(batch)
+    latents = model.sequence_latents(encoded, batch["attention_mask"])[batch["first"]]
+    item = model.tokenizer(model.vectors[batch["targets"]])[1].distances
+    loss = joint_seq2seq.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
+    assert (gradient_of(loss, encoded) != 0).any()
+
+
+def test_the_frozen_recommender_lets_the_contrast_train_the_tokenizers_decoder_and_encoder(model, batch):
+    model.take_turn(recommender=False, tokenizer=True, aligned=True)
+    preferences = model.preference_adapter(model.recommender.states(batch)[1][batch["first"], 0])
+    for part in (model.tokenizer.decoder, model.tokenizer.encoder):
+        semantics = model.tokenizer(model.vectors[batch["targets"]])[0]
+        loss = joint_seq2seq.preference_semantic_alignment(preferences, semantics, 0.07)
+        assert (gradient_of(loss, part[0].weight) != 0).any()
+
+
+def test_the_losses_of_a_turn_add_up_as_weighted(model, batch):
+    model.take_turn(recommender=True, tokenizer=True, aligned=True)
+    loss, count = model(batch)
+    figures = model.figures()
+    expected = (figures["recommendation_loss"] + figures["quantization_loss"] + 1e-2 * figures["sia_loss"]
+                + 1e-2 * figures["psa_loss"])
+    assert (loss / count).item() == pytest.approx(expected, rel=1e-5)
+
+
+# --- 7 to 10: codes, tokens and padding ---
+
+
+def test_codes_with_suffix_are_unique_and_suffixes_count_from_zero(trained):
+    codes = trained.item_codes
+    assert codes.shape == (NUM_ITEMS, LEVELS + 1) and len(np.unique(codes, axis=0)) == NUM_ITEMS
+    assert np.array_equal(codes[:, -1], place_in_bucket(codes[:, :-1]))
+    assert codes[3, :-1].tolist() == codes[7, :-1].tolist() and codes[3, -1] < codes[7, -1]
+
+
+def test_more_collisions_than_suffixes_are_an_error_that_says_what_to_do(inputs):
+    model = joint_seq2seq._build(replace(CONFIG, suffix_size=2), inputs)
+    with torch.no_grad():
+        model.tokenizer.quantizer.codebooks.zero_()
+    room = model.vocabulary.level_sizes[-1]
+    with pytest.raises(ValueError, match=f"24 items share their codes, but there are suffixes for {room}: set "
+                                         "recommender.joint_seq2seq.suffix_size=24 or more"):
+        model.refresh_codes()
+
+
+def test_a_code_of_a_level_concerns_the_items_that_have_it_and_no_others(model, batch):
+    level, code = 1, int(batch["labels"][0, 1]) - model.vocabulary.level_offsets[1]
+    token = model.vocabulary.level_offsets[level] + code
+    tokens = model.codes + model.offsets  # (N, L + 1)
+    before = model.recommender.t5.shared(tokens)
+    with torch.no_grad():
+        model.recommender.t5.shared.weight[token] += 1
+    changed = (model.recommender.t5.shared(tokens) != before).any(dim=-1)  # (N, L + 1)
+    assert torch.equal(changed.any(dim=1), model.codes[:, level] == code)
+    assert not changed[:, [0, 2]].any()
+
+
+def test_probabilities_are_among_the_codes_of_one_level_and_there_are_as_many_as_levels_and_the_suffix(model, batch):
+    _, decoded = model.recommender.states(batch)
+    assert decoded.shape[1] == LEVELS + 1
+    loss, count = model.recommender.loss(decoded, batch["labels"])
+    with torch.no_grad():  # rows of other levels take no part
+        model.recommender.t5.shared.weight[: model.vocabulary.level_offsets[0]] += 5
+    assert model.recommender.loss(decoded, batch["labels"])[0].item() == pytest.approx(loss.item())
+    assert int(count) == 12 * (LEVELS + 1)
+
+
+def test_padding_changes_neither_states_nor_the_sequence_latent(model, batch):
+    model.eval()
+    padded = {**batch, **{name: torch.nn.functional.pad(batch[name], (0, 6)) for name in ("input_ids", "attention_mask")}}
+    (encoded, decoded), (encoded_padded, decoded_padded) = model.recommender.states(batch), model.recommender.states(padded)
+    torch.testing.assert_close(decoded_padded, decoded)
+    torch.testing.assert_close(model.sequence_latents(encoded_padded, padded["attention_mask"]),
+                               model.sequence_latents(encoded, batch["attention_mask"]))
+
+
+def test_tokens_made_from_present_codes_are_those_of_the_examples_while_codes_are_the_first(model, inputs):
+    rows = np.array([5, 0, 9])
+    plain = seq2seq.collate(inputs.examples["train"], rows)
+    ours = model.batch_of(inputs.examples["train"], rows)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+# --- 12: schedule and checkpoints ---
+
+
+def test_turns_warmup_and_refreshes_follow_the_schedule(trained):
+    joint, final = trained.training[:6], trained.training[6:]
+    assert ["changed_codes" in row for row in joint] == [True, False, True, False, True, False]
+    assert ["valid_ndcg@10" in row for row in joint] == [False, True, False, True, False, True]
+    assert ["recommendation_loss" in row for row in joint] == [False, True, False, True, False, True]
+    assert ["sia_loss" in row and "psa_loss" in row for row in joint] == [False, False, True, True, True, True]
+    assert [row["epoch"] for row in final] == [7, 8] and not any("sia_loss" in row for row in final)
+
+
+def test_codes_change_in_a_tokenizer_epoch_and_are_saved_with_the_model_that_reads_them(trained, inputs, accelerator):
+    assert any(row.get("changed_codes", 0) > 0 for row in trained.training)
+    ranker = load_ranker(trained, inputs, DECODE, accelerator=accelerator, seed=0)
+    state = {name: torch.from_numpy(value) for name, value in trained.tensors.items()}
+    rebuilt = joint_seq2seq._build(Config(**{n: trained.config[n] for n in Config.__dataclass_fields__}), inputs)
+    rebuilt.load_state_dict({**state, "codes": torch.from_numpy(trained.item_codes).long()})
+    rebuilt.eval()
+    if rebuilt.refresh_codes() > 0:  # the best epoch's codes are those of its own tokenizer
+        pytest.fail("the saved codes are not what the saved tokenizer gives")
+    ranking = ranker.rank(inputs.examples["valid"], inputs.split.valid).rankings[0]
+    hits = np.mean([target[0] in row[:10] for row, target in zip(ranking.items, inputs.split.valid.targets, strict=True)])
+    best = max(row["valid_recall@10"] for row in trained.training if "valid_recall@10" in row)
+    assert hits == pytest.approx(best, abs=0.05)
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(trained, inputs, accelerator, tmp_path, monkeypatch):
+    original, calls = joint_seq2seq.validate_network, []
+
+    def killed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(joint_seq2seq, "validate_network", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, accelerator, tmp_path)
+    resumed = run(inputs, accelerator, tmp_path)
+    assert resumed.training == trained.training
+    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in trained.tensors.items())
+    assert np.array_equal(resumed.item_codes, trained.item_codes)
+
+
+def test_training_both_sides_at_once_refreshes_codes_after_every_epoch(inputs, accelerator, tmp_path):
+    together = run(inputs, accelerator, tmp_path, replace(CONFIG, alternate=False, final="none"))
+    assert all({"changed_codes", "recommendation_loss", "quantization_loss", "valid_ndcg@10"} <= row.keys()
+               for row in together.training)
+
+
+def test_retraining_starts_from_scratch_on_the_final_codes(inputs, accelerator, tmp_path):
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, final="retrain"))
+    assert [row["epoch"] for row in model.training] == list(range(1, 13))
+    assert model.training[6]["train_loss"] > model.training[5]["train_loss"]
+
+
+# --- 15: without alignment and with a frozen tokenizer it is the plain encoder-decoder ---
+
+
+def test_without_alignment_and_with_a_frozen_tokenizer_it_is_the_plain_encoder_decoder_to_the_bit(inputs, accelerator, tmp_path):
+    config = replace(CONFIG, cycle=0, sia_weight=0.0, psa_weight=0.0, suffix_size=0, final="none")
+    joint = run(inputs, accelerator, tmp_path / "joint", config)
+    plain = seq2seq.train(inputs, seq2seq.Config(**SIZES), TRAINING, checkpoints=Checkpoints(tmp_path / "plain" / "run"),
+                          accelerator=accelerator, seed=0)
+    assert np.array_equal(joint.item_codes, inputs.identifiers.codes)
+    assert all(np.array_equal(value, joint.tensors[f"recommender.{name}"]) for name, value in plain.tensors.items())
+    shared = ("train_loss", "valid_ndcg@10", "valid_loss")
+    assert [[row[name] for name in shared] for row in joint.training] == [[row[name] for name in shared] for row in plain.training]
+
+
+@pytest.mark.slow
+def test_it_learns_what_follows_what(inputs, accelerator, tmp_path):
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, dropout=0.0, cycle=4, tokenizer_learning_rate=1e-3),
+                replace(TRAINING, epochs=40, learning_rate=0.02, batch_size=16, validate_every=10))
+    ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+    lists = ranker.rank(inputs.examples["test"], inputs.split.test).rankings[0].items
+    assert np.mean([row[0] == target[0] for row, target in zip(lists, inputs.split.test.targets, strict=True)]) > 0.9
+
+
+def test_the_state_map_has_a_point_for_each_user_and_each_target(trained):
+    kinds = [row["kind"] for row in trained.tables["alignment"]]
+    assert kinds.count("preference") == kinds.count("semantics") == 60
+    assert all(np.isfinite([row["x"], row["y"]]).all() for row in trained.tables["alignment"])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"final": "twice"}, "final is twice; known: finetune, retrain, none"),
+    ({"cycle": 1}, "cycle is 1; expected 0, or 2 and more"),
+    ({"sia_sign": "no"}, "sia_sign is no; known: minus, plus"),
+])
+def test_unknown_options_are_refused(inputs, accelerator, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(inputs, accelerator, tmp_path, replace(CONFIG, **changes))
+
+
+def test_codes_without_suffixes_are_refused(inputs, accelerator, tmp_path):
+    identifiers = replace(inputs.identifiers, config={**inputs.identifiers.config, "collisions": "none"})
+    with pytest.raises(ValueError, match="set tokenizer.collisions=suffix"):
+        run(replace(inputs, identifiers=identifiers), accelerator, tmp_path)
