@@ -64,7 +64,9 @@ def test_metrics_hold_every_group_and_the_baselines(project):
     ("training.learning_rate=0.1", {"finetune"}),
     ("decode.beam_size=40", {"decode"}),
     ("decode.kind=soft_beam", {"decode", "evaluate"}),
-    ("decode.filter_history=true", {"decode", "evaluate"}),
+    ("decode.filter_history=false", {"decode", "evaluate"}),
+    ("embed.sasrec.dropout=0.4", set()),
+    ("recommender.joint_seq2seq.cycle=3", set()),
     ("evaluate.ks=[5,10]", {"evaluate"}),
     ("preset.paper=other", set()),
     ("seed=7", {"split", "embed@text", "quantize", "finetune", "decode", "evaluate"}),
@@ -134,6 +136,27 @@ def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):
     assert (restored.folder / "data/other/model.safetensors").read_bytes() == undisturbed
     assert not any(checkpoints.iterdir())
     restored.run("rm", "-r", "data/other")
+
+
+@pytest.mark.parametrize("paper", sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml") if path.stem != "tiger"))
+def test_every_preset_runs_through_every_stage(restored, paper):
+    """Presets of the ranked lists by vector, of codes, and those that change codes while training."""
+    restored.compose(f"paper={paper}")
+    sources = yaml.safe_load((restored.folder / "params.yaml").read_text())["embed"]["sources"]
+    ran, expected = restored.repro(), [*(f"embed@{source}" for source in sources), *STAGES[3:]]
+    assert ran == [stage for stage in expected if stage in ran]  # what an earlier preset had in common is reused
+    assert {"embed@" + sources[0], "evaluate"} <= {*ran} or paper in ("etegrec", "sasrec", "tiger_sas")
+    metrics = json.loads((restored.folder / "reports/metrics.json").read_text())
+    figures, popularity = metrics["test"]["all"], metrics["baseline"]["popularity"]
+    assert metrics["run"]["preset"]["paper"] == paper and figures["users"] == popularity["users"] > 100
+    assert metrics["decode"]["invalid_share"] == 0 and metrics["test"]["unseen"]["users"] > 0
+    if paper == "popularity":  # the same lists but for the order of items that were taken equally often
+        assert figures["recall@30"] == pytest.approx(popularity["recall@30"], abs=0.05)
+    assert (restored.folder / "reports/figures/states.svg").exists() == (paper == "etegrec")
+    item = pq.read_table(restored.folder / "data/ingest/items.parquet")["item_id"][0].as_py()
+    found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout
+    assert len([line for line in found.splitlines() if line.strip()]) >= 5
+    assert restored.repro() == []
 
 
 def test_two_processes_decode_what_one_does(project):
