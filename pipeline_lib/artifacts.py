@@ -103,12 +103,16 @@ class Embedding:
 
 @dataclass(frozen=True)
 class TokenizerInputs:
-    """What a tokenizer may look at: ``vectors`` and ``cf_vectors (N, D)`` float32, training histories, attributes."""
+    """What a tokenizer may look at: ``vectors`` and ``cf_vectors (N, D)`` float32, training histories, attributes.
+
+    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them.
+    """
 
     vectors: np.ndarray
     cf_vectors: np.ndarray
     train: Ragged
     attributes: Mapping[str, list]
+    users: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -290,7 +294,7 @@ def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
 def read_tokenizer_inputs(vectors: Path, cf_vectors: Path, split: Path, items: Path) -> TokenizerInputs:
     catalogue, held = read_catalogue(items), read_split(split)
     return TokenizerInputs(read_item_vectors(vectors, len(catalogue)), read_item_vectors(cf_vectors, len(catalogue)),
-                           held.train, catalogue.attributes)
+                           held.train, catalogue.attributes, read_user_vectors(vectors))
 
 
 def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
