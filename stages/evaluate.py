@@ -33,9 +33,10 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
         decoded = artifacts.read_json(predictions / "decode.json")
         artifacts.write_json(metrics, metrics_tree(run, evaluation, decoded))
-        artifacts.write_csv(popularity_plot, popularity_rows(evaluation.groups["test"]))
+        by_popularity = popularity_rows(evaluation.groups["test"])
+        artifacts.write_csv(popularity_plot, by_popularity)
         artifacts.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
-        artifacts.write_figures(figures, draw_figures(artifacts.read_tables(model)))
+        artifacts.write_figures(figures, draw_figures(by_popularity, artifacts.read_tables(model)))
         measured["users"] = len(held.test) + len(held.valid)
 
 

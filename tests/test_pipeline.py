@@ -1,6 +1,9 @@
 """What DVC runs, reruns and reuses: the demo pipeline in a repository of its own."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -96,8 +99,9 @@ def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restor
     restored.run("rm", "-r", "plots")
 
 
-def test_a_queued_sweep_runs_in_copies_and_a_killed_run_resumes(restored):
-    """The raw data is `dvc add`ed, so that DVC can put it into the copy."""
+@pytest.fixture
+def with_own_data(restored):
+    """A small data set, `dvc add`ed, so that DVC can put it into the copies that queued runs work in."""
     raw = restored.folder / "own"
     raw.mkdir()
     lines = [f"u{user:02d},i{(user * 3 + step) % 20:02d},{1000 + step}" for user in range(60) for step in range(7)]
@@ -107,13 +111,50 @@ def test_a_queued_sweep_runs_in_copies_and_a_killed_run_resumes(restored):
     restored.run("sidflow", "data", "add", "own")
     restored.run("rm", "-r", "own")
     restored.commit("own data")
-    sizes = ["dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30"]
-    overrides = [*(o for o in TINY if "codebook" not in o), *sizes, "training.learning_rate=0.01,0.02"]
-    restored.run("dvc", "exp", "run", "--queue", *sum((["-S", o] for o in overrides), []))
-    restored.run("dvc", "exp", "run", "--run-all", "-j", "1")
-    shown = restored.run("dvc", "exp", "show", "--csv", "--only-changed").stdout
-    assert "0.01" in shown and "0.02" in shown and "Failed" not in shown
+    yield restored
     restored.run("git", "reset", "-q", "--hard", "HEAD~1")
+
+
+def queue(project, *overrides: str) -> None:
+    sizes = ["dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30", *overrides]
+    overrides = [*(o for o in TINY if "codebook" not in o), *sizes]
+    project.run("dvc", "exp", "run", "--queue", *sum((["-S", o] for o in overrides), []))
+
+
+def test_a_queued_sweep_runs_in_copies(with_own_data):
+    queue(with_own_data, "training.learning_rate=0.01,0.02")
+    with_own_data.run("dvc", "exp", "run", "--run-all", "-j", "1")
+    shown = with_own_data.run("dvc", "exp", "show", "--csv", "--only-changed").stdout
+    assert "0.01" in shown and "0.02" in shown and "Failed" not in shown
+
+
+def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_data):
+    """Its checkpoints lie in the main repository, not in the copy that is thrown away."""
+    longer = ("training.epochs=400", "training.patience=400", "training.learning_rate=0.003")
+    checkpoints = with_own_data.folder / ".sidflow/checkpoints"
+    queue(with_own_data, *longer)
+    worker = subprocess.Popen(["dvc", "queue", "start"], cwd=with_own_data.folder, env=with_own_data.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker.wait(60)
+    deadline = time.monotonic() + 150
+    while not any(checkpoints.glob("finetune-*/state.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in Path("/proc").glob("[0-9]*"):  # the stage alone, which `dvc queue kill` would leave running
+        with contextlib.suppress(OSError):
+            inside = str((process / "cwd").resolve()).startswith(str(with_own_data.folder / ".dvc/tmp/exps"))
+            if inside and b"stages.finetune" in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+    (state,) = checkpoints.glob("finetune-*/state.json")
+    assert len(json.loads(state.read_text())["rows"]) < 400
+    while "Failed" not in with_own_data.run("dvc", "queue", "status").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    queue(with_own_data, *longer)
+    with_own_data.run("dvc", "exp", "run", "--run-all", "-j", "1")
+    tasks = [line.split() for line in with_own_data.run("dvc", "queue", "status").stdout.splitlines()]
+    logs = [with_own_data.run("dvc", "queue", "logs", task[0]).stdout for task in tasks if "Success" in task]
+    assert any("resuming after epoch" in log for log in logs)
+    assert not any(checkpoints.glob("finetune-*/state.json"))
 
 
 def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):

@@ -2,17 +2,19 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
 
 
-def draw_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
-    """File name -> SVG, of what a model's tables hold; empty where there is nothing to draw.
+def draw_figures(popularity: Sequence[Mapping[str, Any]], tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
+    """File name -> SVG: recall by popularity, and what a model's tables hold beside the training loss.
 
     Args:
+        popularity: rows ``group`` with their metrics, the most popular items first.
         tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), as they stand in the model's folder.
     """
-    figures = {}
+    figures = {"recall_by_popularity.svg": _svg(lambda axes: _draw_groups(axes, popularity))}
     if tables.get("alignment"):
         figures["states.svg"] = _svg(lambda axes: _draw_states(axes, tables["alignment"]))
     curves = {name: [(float(row["epoch"]), float(row[name])) for row in tables.get("training", ()) if row.get(name)]
@@ -21,6 +23,14 @@ def draw_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str,
         figures["alignment_losses.svg"] = _svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
                                                  for name, curve in curves.items() if curve])
     return figures
+
+
+def _draw_groups(axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    recalls = [name for name in rows[0] if name.startswith("recall@")] if rows else ["recall@10"]
+    figure = "recall@10" if "recall@10" in recalls else recalls[-1]
+    bars = axes.bar([str(row["group"]) for row in rows], [row[figure] for row in rows], color="0.6", edgecolor="black")
+    axes.bar_label(bars, fmt="%.3f")
+    axes.set(xlabel="popularity group of the target (1: most popular)", ylabel=figure)
 
 
 def _draw_states(axes, rows: Sequence[Mapping[str, str]]) -> None:
