@@ -5,6 +5,7 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
@@ -23,4 +24,7 @@ def make_accelerator(precision: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("SIDFLOW_DEVICE is cuda, but torch sees no GPU; set SIDFLOW_DEVICE=auto or cpu")
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
-    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=PRECISIONS[precision])
+    # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=PRECISIONS[precision],
+                       kwargs_handlers=[unused])

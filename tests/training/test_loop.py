@@ -15,7 +15,7 @@ from pipeline_lib.params import TrainingParams
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
-from pipeline_lib.training.loop import fit
+from pipeline_lib.training.loop import Alternation, fit
 
 PARAMS = TrainingParams(epochs=6, batch_size=16, learning_rate=0.05, early_stopping="loss", patience=3)
 X = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
@@ -83,21 +83,76 @@ def test_a_loss_that_is_no_number_is_an_error_at_once(tmp_path):
         train(tmp_path / "a", params)
 
 
+class Pair(nn.Module):
+    """Two regressions whose sum predicts; what does not require a gradient keeps its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.one, self.two = nn.Linear(4, 1), nn.Linear(4, 1)
+
+    def forward(self, batch):
+        return ((self.one(batch["x"]) + self.two(batch["x"]) - batch["y"].unsqueeze(-1)) ** 2).sum(), len(batch["y"])
+
+
+def train_in_turns(folder: Path, epochs: int = 4, precision: str = "fp32"):
+    """Odd epochs train ``two`` at a tenth of the rate and are not validated, even ones train ``one``."""
+    model, weights = Pair(), []
+
+    def begin(epoch):
+        model.one.requires_grad_(epoch % 2 == 0)
+        model.two.requires_grad_(epoch % 2 == 1)
+        weights.append([part.weight.detach().clone() for part in (model.one, model.two)])
+
+    def validate(network):
+        with torch.no_grad():
+            return {"loss": float(network({"x": X[:20], "y": Y[:20]})[0]) / 20}
+
+    turns = Alternation(begin, lambda epoch: {"turn": epoch % 2}, lambda epoch: epoch % 2 == 0,
+                        lambda name: 0.1 if name.startswith("two.") else 1.0)
+    params = TrainingParams(epochs=epochs, batch_size=16, learning_rate=0.05, weight_decay=0.5, early_stopping="loss",
+                            schedule="constant", warmup_share=0.0)
+    rows = fit(model, batches=lambda epoch: length_bucketed_batches(np.ones(100, dtype=int), 16, 1, np.random.default_rng(epoch)),
+               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, params=params,
+               checkpoints=Checkpoints(folder), accelerator=make_accelerator(precision), alternation=turns)
+    return weights, rows
+
+
+def test_who_has_no_turn_keeps_its_weights_even_from_decay_and_is_not_validated(tmp_path):
+    weights, rows = train_in_turns(tmp_path / "a")
+    (one, two), (one_later, two_later), (one_last, two_last) = weights[:3]
+    assert torch.equal(one, one_later) and torch.equal(two_later, two_last)
+    assert not torch.equal(two, two_later) and not torch.equal(one_later, one_last)
+    assert (two_later - two).abs().max() < 0.1 * 0.05 * 7 * 1.5  # seven steps at a tenth of the rate
+    assert ["valid_loss" in row for row in rows] == [False, True, False, True]
+    assert [row["turn"] for row in rows] == [1, 0, 1, 0]
+
+
+def test_bf16_trains_to_nearly_the_same_loss(tmp_path):
+    (_, exact), (_, rounded) = train_in_turns(tmp_path / "a", 10), train_in_turns(tmp_path / "b", 10, "bf16")
+    assert rounded != exact
+    assert rounded[-1]["train_loss"] == pytest.approx(exact[-1]["train_loss"], rel=0.05)
+
+
 @pytest.mark.slow
-def test_two_processes_compute_what_one_does(tmp_path):
-    _, rows = train(tmp_path / "a", dropout=0.0)
+@pytest.mark.parametrize("kind", ["plain", "in_turns"])
+def test_two_processes_compute_what_one_does(tmp_path, kind):
+    _, rows = RUNS[kind](tmp_path / "a")
     env = os.environ | {"SIDFLOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
-               "tests.training.test_loop", str(tmp_path)]
+               "tests.training.test_loop", str(tmp_path), kind]
     subprocess.run(command, check=True, env=env, cwd=Path(__file__).resolve().parents[2], capture_output=True)
     together = json.loads((tmp_path / "rows.json").read_text())
     assert [row["train_loss"] for row in together] == pytest.approx([row["train_loss"] for row in rows], rel=1e-5)
-    assert [row["valid_loss"] for row in together] == pytest.approx([row["valid_loss"] for row in rows], rel=1e-5)
+    validated = [[row["valid_loss"] for row in run if "valid_loss" in row] for run in (together, rows)]
+    assert validated[0] == pytest.approx(validated[1], rel=1e-5)
 
+
+RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns}
 
 if __name__ == "__main__":  # one of the two processes
     target = Path(sys.argv[1])
-    _, measured = train(target / "together", dropout=0.0)
+    _, measured = RUNS[sys.argv[2]](target / "together")
     if os.environ["RANK"] == "0":
         assert os.environ["WORLD_SIZE"] == "2"
         (target / "rows.json").write_text(json.dumps(measured))
