@@ -27,7 +27,7 @@ from pipeline_lib.recommenders.code_seq2seq import (
 from pipeline_lib.recommenders.state_map import state_map
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
-from pipeline_lib.sequences.code_tokens import PAD, Vocabulary
+from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.loop import Alternation, fit
 
@@ -105,6 +105,8 @@ class JointModel(nn.Module):
         targets = torch.from_numpy(examples.targets.values[examples.targets.offsets[:-1][rows]]).long()
         codes, offsets = self.codes.cpu(), self.offsets.cpu()
         tokens = (codes[histories.clamp(min=0)] + offsets).masked_fill((histories == NO_ITEM).unsqueeze(-1), PAD).flatten(1)
+        ends = (tokens != PAD).sum(dim=1, keepdim=True)  # an item's tokens are none of them PAD
+        tokens = nn.functional.pad(tokens, (0, 1), value=PAD).scatter(1, ends, END)
         first = torch.from_numpy(np.sort(np.unique(targets.numpy(), return_index=True)[1]))
         return {"input_ids": tokens, "attention_mask": (tokens != PAD).long(), "labels": codes[targets] + offsets,
                 "first": first, "targets": targets[first]}
