@@ -57,6 +57,10 @@ TOKENIZERS: Mapping[str, Tokenizer] = {
     "rqkmeans": Tokenizer("pipeline_lib.tokenizers.rqkmeans", "codes"),
     "opq": Tokenizer("pipeline_lib.tokenizers.opq", "codes"),
     "random": Tokenizer("pipeline_lib.tokenizers.random", "codes"),
+    "random_id": Tokenizer("pipeline_lib.tokenizers.random_id", "codes"),
+    "sequential": Tokenizer("pipeline_lib.tokenizers.sequential", "codes"),
+    "cid": Tokenizer("pipeline_lib.tokenizers.cid", "codes"),
+    "semantic": Tokenizer("pipeline_lib.tokenizers.semantic", "codes"),
     "none": Tokenizer("pipeline_lib.tokenizers.none", "none"),
 }
 RECOMMENDERS: Mapping[str, Recommender] = {

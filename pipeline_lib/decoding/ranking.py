@@ -106,8 +106,14 @@ def make_grounder(items: np.ndarray, warm: np.ndarray, decode: DecodeParams, sim
 
 def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.ndarray | None,
                     device: torch.device) -> dict[str, Trie]:
-    """The trie of all items and, where ``warm (N,)`` bool is given, those of its two parts, if not empty."""
-    return {name: build_trie(codes[mask], level_sizes, device, items=np.flatnonzero(mask))
+    """The trie of all items and, where ``warm (N,)`` bool is given, those of its two parts, if not empty.
+
+    Where identifiers vary in length, in all of them, every identifier has an end, for which a level of size 0 is added.
+    """
+    has_ends = bool((codes < 0).any())
+    if has_ends:
+        codes, level_sizes = np.pad(codes, ((0, 0), (0, 1)), constant_values=-1), (*level_sizes, 0)
+    return {name: build_trie(codes[mask], level_sizes, device, items=np.flatnonzero(mask), has_ends=has_ends)
             for name, mask in _candidate_sets(warm, len(codes)).items()}
 
 

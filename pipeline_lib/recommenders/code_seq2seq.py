@@ -20,7 +20,7 @@ from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
-from pipeline_lib.sequences.code_tokens import PAD, Vocabulary
+from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary
 from pipeline_lib.training.early_stopping import validation_rows
 
 IGNORED = -100
@@ -52,12 +52,15 @@ class CodeSeq2Seq(nn.Module):
         super().__init__()
         if network.softmax not in SOFTMAXES:
             raise ValueError(f"params: softmax is {network.softmax}; known: {', '.join(SOFTMAXES)}")
+        if network.softmax == "level" and vocabulary.has_ends:
+            raise ValueError("params: softmax=level needs identifiers of one length, but these vary, and their end "
+                             "belongs to no level; set softmax=vocabulary")
         self.vocabulary, self.over_level = vocabulary, network.softmax == "level"
         self.t5 = build_t5(vocabulary.size, network.width, network.layers, network.heads, network.head_size,
                            network.feed_forward, network.dropout, pad_id=PAD)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """``input_ids``, ``attention_mask (B, T)`` and ``labels (B, L)``, -100 where there is no label."""
+        """``input_ids``, ``attention_mask (B, T)`` and ``labels (B, L)``, -100 where there is none; an end is a label."""
         return self.loss(self.states(batch)[1], batch["labels"])
 
     def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -95,11 +98,12 @@ class Ranker:
     def rank(self, examples: Examples, cases: Cases, part: str = "test") -> RankedUsers:
         """Ranked items of each case; ``examples`` has one row a case, in the same order; ``part`` does not matter."""
         t5_decoder, vocabulary = T5Decoder(self.model.t5), self.model.vocabulary
+        end = END if vocabulary.has_ends else None
 
         def start(rows: np.ndarray):
             batch = {name: value.to(self.accelerator.device) for name, value in self.collate(examples, rows).items()}
             context = t5_decoder.encode(batch["input_ids"], batch["attention_mask"])
-            return lambda: t5_decoder.next_log_probs(context, vocabulary.level_offsets, vocabulary.level_sizes,
+            return lambda: t5_decoder.next_log_probs(context, *vocabulary.search_levels, end,
                                                      over_level=self.model.over_level)
 
         self.model.eval()

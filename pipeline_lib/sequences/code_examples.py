@@ -1,4 +1,5 @@
-"""Examples for encoder-decoder recommenders that read codes: history tokens in, the target's tokens out.
+"""Examples for encoder-decoder recommenders that read codes: history tokens in, the target's tokens out, and the end
+behind these where identifiers vary in length.
 
 Source: Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIGER), section 3.2.
 """
@@ -22,12 +23,11 @@ def build_examples(split: Split, identifiers: Identifiers, params: SequencesPara
     """
     if params.train_targets not in ("prefixes", "last"):
         raise ValueError(f"params: sequences.train_targets is {params.train_targets}; known: prefixes, last")
-    vocabulary = Vocabulary.build(identifiers.level_sizes, params.user_buckets)
-    item_tokens = vocabulary.item_tokens(identifiers.codes)
+    vocabulary = _vocabulary_of(identifiers, params)
     rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets == "prefixes")
     if not len(rows):
         raise ValueError("no user has two training items, so there is nothing to learn from; take a milder split")
-    parts = {"train": _examples(split.train_users[rows], histories, targets, item_tokens, vocabulary)}
+    parts = {"train": _examples(split.train_users[rows], histories, targets, identifiers.codes, vocabulary)}
     for name, cases in (("valid", split.valid), ("test", split.test)):
         parts[name] = examples_of_cases(cases, identifiers, params)
     return parts, vocabulary.to_json()
@@ -35,14 +35,17 @@ def build_examples(split: Split, identifiers: Identifiers, params: SequencesPara
 
 def examples_of_cases(cases: Cases, identifiers: Identifiers, params: SequencesParams) -> Examples:
     """One example a case, to rank for: the most recent items in, the first target out."""
-    vocabulary = Vocabulary.build(identifiers.level_sizes, params.user_buckets)
-    return _examples(cases.users, cases.histories.last(params.max_items), cases.targets,
-                     vocabulary.item_tokens(identifiers.codes), vocabulary)
+    return _examples(cases.users, cases.histories.last(params.max_items), cases.targets, identifiers.codes,
+                     _vocabulary_of(identifiers, params))
 
 
-def _examples(users: np.ndarray, histories: Ragged, targets: Ragged, item_tokens: Ragged,
+def _vocabulary_of(identifiers: Identifiers, params: SequencesParams) -> Vocabulary:
+    return Vocabulary.build(identifiers.level_sizes, params.user_buckets, has_ends=bool((identifiers.codes < 0).any()))
+
+
+def _examples(users: np.ndarray, histories: Ragged, targets: Ragged, codes: np.ndarray,
               vocabulary: Vocabulary) -> Examples:
     first = vocabulary.user_tokens(users) if vocabulary.user_buckets else None
-    input_ids = tokens_of_histories(histories, item_tokens, first)
-    labels = item_tokens.take(targets.values[targets.offsets[:-1]])
+    input_ids = tokens_of_histories(histories, vocabulary.item_tokens(codes), first)
+    labels = vocabulary.label_tokens(codes).take(targets.values[targets.offsets[:-1]])
     return Examples(users.astype(np.int32), histories, targets, input_ids, labels, [TASK] * len(users))

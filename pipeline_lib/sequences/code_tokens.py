@@ -75,7 +75,7 @@ class Vocabulary:
 
 
 def tokens_of_histories(histories: Ragged, item_tokens: Ragged, first: np.ndarray | None = None) -> Ragged:
-    """Replace the items of each history by their tokens, behind one token of ``first (n,)`` where given, and end with END.
+    """Replace the items of each history by their tokens, behind one token of ``first (n,)`` where given, before END.
 
     An encoder with relative positions alone, such as T5's, finds the most recent item by the end token beside it.
     """

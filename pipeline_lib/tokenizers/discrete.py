@@ -66,3 +66,22 @@ def identifiers_of(codes: np.ndarray, level_sizes: Sequence[int], *, collisions:
     return Identifiers(resolved, resolved_sizes, tensors or {},
                        {**config, "collisions": collisions, "before_resolution": before},
                        reconstruction_error, training)
+
+
+def unique_identifiers(codes: np.ndarray, level_sizes: Sequence[int], *, collisions: str,
+                       config: Mapping[str, Any]) -> Identifiers:
+    """Identifiers that are unique as they are: ``suffix`` has nothing to add, so it and ``none`` leave them alone.
+
+    Args:
+        codes: ``(N, L)`` int, no row twice, shorter ones right-padded with -1.
+        level_sizes: codes of each level.
+        collisions: ``none`` or ``suffix``; config.json says ``none``, which is what was done.
+        config: what config.json shall hold, ``kind`` and the options.
+
+    Raises:
+        ValueError: for another ``collisions``.
+    """
+    if collisions not in ("none", "suffix"):
+        raise ValueError(f"params: tokenizer.collisions={collisions} does not fit tokenizer.kind={config['kind']}, "
+                         "whose identifiers never collide; set tokenizer.collisions=none")
+    return identifiers_of(codes, level_sizes, collisions="none", config=config)

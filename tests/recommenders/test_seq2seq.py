@@ -160,3 +160,66 @@ def test_the_result_does_not_depend_on_the_size_of_batches(model, inputs, accele
     one, two = (ranked(model, inputs, accelerator, replace(DECODE, batch_size=size)).rankings[0] for size in (1, 60))
     assert np.array_equal(one.items.values, two.items.values)
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def varying(inputs):
+    """The same walks over identifiers of 1, 2 and 3 codes, of which some begin others."""
+    rows = [[0], [0, 0], [0, 1, 2], [1, 2], [1], [2, 1, 0], [2, 1, 1], [2, 1], [2]]
+    identifiers = Identifiers(Ragged.from_rows(rows).padded(-1), (3, 3, 3))
+    examples, vocabulary = build_examples(inputs.split, identifiers, SequencesParams(4, "prefixes", 3))
+    return replace(inputs, identifiers=identifiers, examples=examples, vocabulary=vocabulary)
+
+
+@pytest.fixture(scope="module")
+def varying_model(varying, accelerator, tmp_path_factory):
+    return train(varying, CONFIG, TRAINING, checkpoints=Checkpoints(tmp_path_factory.mktemp("varying") / "run"),
+                 accelerator=accelerator, seed=0)
+
+
+def exhaustive_scores(network, varying, row):
+    """Log-probability of each item's codes and end, by T5's own forward pass, one item at a time."""
+    tokens = torch.from_numpy(varying.examples["test"].input_ids[row]).long()[None]
+    scores = []
+    for codes in varying.identifiers.codes:
+        labels = [int(code) + offset for code, offset in zip(codes, varying.vocabulary["level_offsets"]) if code >= 0]
+        labels = torch.tensor([*labels, varying.vocabulary["end"]])
+        with torch.no_grad():
+            logits = network.t5(input_ids=tokens, labels=labels[None]).logits[0]
+        scores.append(logits.log_softmax(-1).gather(-1, labels[:, None]).sum().item())
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("kind", ["beam", "soft_beam"])
+def test_identifiers_of_several_lengths_are_ranked_by_their_exact_log_probability_with_the_end(
+        varying_model, varying, accelerator, kind):
+    decode = DecodeParams(kind, beam_size=NUM_ITEMS if kind == "beam" else 60, top_k=NUM_ITEMS, batch_size=7)
+    ranking = ranked(varying_model, varying, accelerator, decode).rankings[0]
+    network = load_ranker(varying_model, varying, decode, accelerator=accelerator, seed=0).model.eval()
+    for row in (0, 17, 59):
+        scores = exhaustive_scores(network, varying, row)
+        start, stop = ranking.items.offsets[row : row + 2]
+        assert ranking.items[row].tolist() == np.argsort(-scores).tolist()
+        np.testing.assert_allclose(ranking.scores[start:stop], np.sort(scores)[::-1], rtol=1e-4)
+
+
+def test_every_item_of_any_length_is_reached_once_and_the_next_one_is_learnt(varying_model, varying, accelerator):
+    result = ranked(varying_model, varying, accelerator)
+    lists = result.rankings[0].items
+    assert all(sorted(row) == list(range(NUM_ITEMS)) for row in lists) and result.invalid_share == 0
+    assert np.mean([row[0] == target[0] for row, target in zip(lists, varying.split.test.targets, strict=True)]) > 0.95
+
+
+def test_a_part_of_the_items_that_is_of_one_length_is_scored_with_the_end_too(varying_model, varying, accelerator):
+    warm = np.isin(np.arange(NUM_ITEMS), [0, 4, 8])  # one code each
+    parted = replace(varying, split=replace(varying.split, warm=warm))
+    every, of_warm, of_cold = ranked(varying_model, parted, accelerator, replace(DECODE, candidate_sets=True)).rankings
+    for part, wanted in ((of_warm, warm), (of_cold, ~warm)):
+        kept = wanted[every.items.values]
+        assert np.array_equal(part.items.values, every.items.values[kept])
+        np.testing.assert_allclose(part.scores, every.scores[kept], rtol=1e-5)
+
+
+def test_a_softmax_over_the_level_refuses_identifiers_of_several_lengths(varying):
+    with pytest.raises(ValueError, match="softmax=level needs identifiers of one length"):
+        CodeSeq2Seq(replace(CONFIG, softmax="level"), Vocabulary.from_json(varying.vocabulary))

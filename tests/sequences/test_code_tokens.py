@@ -30,7 +30,8 @@ def test_histories_become_tokens_between_the_users_token_and_the_end(vocabulary)
     item_tokens = vocabulary.item_tokens(CODES)
     assert [row.tolist() for row in tokens_of_histories(histories, item_tokens)] == [[5, 6, 3, END], [END], [2, 8, END]]
     first = np.array([9, 10, 11], dtype=np.int32)
-    assert [row.tolist() for row in tokens_of_histories(histories, item_tokens, first)] == [[9, 5, 6, 3, END], [10, END], [11, 2, 8, END]]
+    rows = [row.tolist() for row in tokens_of_histories(histories, item_tokens, first)]
+    assert rows == [[9, 5, 6, 3, END], [10, END], [11, 2, 8, END]]
 
 
 def test_user_buckets_are_evenly_filled():
