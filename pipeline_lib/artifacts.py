@@ -121,6 +121,7 @@ class Identifiers:
 
     ``tensors`` goes to tokenizer.safetensors, ``config`` to config.json; ``reconstruction_error`` is the mean squared
     error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch, for training.csv.
+    ``user_codes``: ``valid`` and ``test`` -> ``(U, K)`` int32 where users have codes too, a row of -1 for a user without.
     """
 
     codes: np.ndarray | None
@@ -129,6 +130,7 @@ class Identifiers:
     config: Mapping[str, Any] = field(default_factory=dict)
     reconstruction_error: float | None = None
     training: Sequence[Mapping[str, float]] = ()
+    user_codes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,8 @@ def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
         if identifiers.codes is not None:
             write_codes(place / "item_codes.npy", identifiers.codes, identifiers.level_sizes)
         write_tensors(place / "tokenizer.safetensors", identifiers.tensors)
+        for part, codes in identifiers.user_codes.items():
+            np.save(place / f"user_codes_{part}.npy", np.ascontiguousarray(codes, dtype=np.int32), allow_pickle=False)
         write_json(place / "config.json", {**identifiers.config, "level_sizes": list(identifiers.level_sizes)})
         if identifiers.training:
             write_csv(place / "training.csv", identifiers.training)
@@ -318,7 +322,9 @@ def read_identifiers(folder: Path) -> Identifiers:
     if sizes:
         codes = read_array(folder / "item_codes.npy", np.int32)
         _check_codes(folder / "item_codes.npy", codes, sizes)
-    return Identifiers(codes, sizes, read_tensors(folder / "tokenizer.safetensors"), config)
+    users = {part: read_array(folder / f"user_codes_{part}.npy", np.int32) for part in ("valid", "test")
+             if (folder / f"user_codes_{part}.npy").exists()}
+    return Identifiers(codes, sizes, read_tensors(folder / "tokenizer.safetensors"), config, user_codes=users)
 
 
 def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> None:

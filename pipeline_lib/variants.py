@@ -68,6 +68,8 @@ RECOMMENDERS: Mapping[str, Recommender] = {
                            reads=("codes",), decoders=("beam", "soft_beam")),
     "joint_seq2seq": Recommender("pipeline_lib.recommenders.joint_seq2seq", "pipeline_lib.sequences.code_examples",
                                  reads=("codes",), decoders=("beam", "soft_beam"), tokenizers=("rqvae",)),
+    "retrieval_lm": Recommender("pipeline_lib.recommenders.retrieval_lm", "pipeline_lib.sequences.item_examples",
+                                reads=("codes",), decoders=("ground",)),
     "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
                        reads=("none",), decoders=("ground",)),
 }

@@ -49,7 +49,8 @@ def inputs():
                                .astype(np.int32) for _ in range(2))
     users_valid[USER_WITHOUT] = users_test[USER_WITHOUT] = -1
     identifiers = Identifiers(codes, LEVELS, user_codes={"valid": users_valid, "test": users_test})
-    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in generator.integers(0, NUM_ITEMS, size=NUM_USERS)]
+    starts = generator.integers(0, NUM_ITEMS, size=NUM_USERS)
+    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in starts]
     users = np.arange(NUM_USERS, dtype=np.int32)
 
     def cases(end):
@@ -57,8 +58,10 @@ def inputs():
                      Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(NUM_USERS, dtype=bool))
 
     split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), np.arange(NUM_ITEMS) != COLD_ITEM, np.ones(NUM_ITEMS, dtype=np.int8))
-    return RecommenderInputs(*build_examples(split, identifiers, SequencesParams(10)), identifiers, split, vectors, vectors)
+                  np.ones(NUM_ITEMS, dtype=np.int32), np.arange(NUM_ITEMS) != COLD_ITEM,
+                  np.ones(NUM_ITEMS, dtype=np.int8))
+    examples, vocabulary = build_examples(split, identifiers, SequencesParams(10))
+    return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +277,11 @@ def test_the_first_decoder_state_needs_no_others(inputs, tokenizer, prompter):
 
 def test_a_process_may_get_no_row_of_a_batch(inputs, tokenizer, batches):
     batches.begin(1)
-    loss, count = build(inputs, tokenizer, replace(CONFIG, loss="cosine_margin"))(batches.collate(np.empty(0, dtype=int)))
+    network = build(inputs, tokenizer, replace(CONFIG, loss="cosine_margin"))
+    loss, count = network(batches.collate(np.empty(0, dtype=int)))
+    loss.backward()
     assert (loss.item(), count) == (0.0, 0)
+    assert all(parameter.grad.abs().sum() == 0 for parameter in network.parameters())
 
 
 # --- ranking (10, 14) -----------------------------------------------------------------------------------------------
@@ -296,6 +302,24 @@ def test_the_same_seed_gives_the_same_model(inputs, accelerator, tmp_path):
     assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
 
 
+def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, tmp_path, monkeypatch):
+    config = replace(CONFIG, loss="cosine_margin", dropout=0.1)
+    training = replace(TRAINING, epochs=4, validate_every=1)
+    whole, begin = run(inputs, accelerator, tmp_path / "whole", config, training), TrainingBatches.begin
+
+    def killed(self, epoch):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return begin(self, epoch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingBatches, "begin", killed)
+        run(inputs, accelerator, tmp_path / "cut", config, training)
+    resumed = run(inputs, accelerator, tmp_path / "cut", config, training)
+    assert resumed.training == whole.training
+    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+
+
 def test_a_model_is_read_back_from_tensors_and_json_alone(trained, ranker, inputs, accelerator, tmp_path, monkeypatch):
     write_model(tmp_path / "model", trained)
     monkeypatch.setattr(retrieval_lm, "load_text_tokenizer", None)
@@ -305,12 +329,14 @@ def test_a_model_is_read_back_from_tensors_and_json_alone(trained, ranker, input
     one, two = rank(ranker, inputs), rank(again, inputs)
     assert np.array_equal(one.items.values, two.items.values)
     assert np.array_equal(one.scores, two.scores)
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.safetensors", "config.json", "training.csv"}
+    files = {path.name for path in (tmp_path / "model").iterdir()}
+    assert files == {"model.safetensors", "config.json", "training.csv"}
 
 
 def test_ranks_are_by_cosine_so_that_lengths_of_vectors_do_not_matter(trained, ranker, inputs, accelerator):
     factors = np.random.default_rng(0).uniform(0.5, 2.0, size=(NUM_ITEMS, 1)).astype(np.float32)
-    other = load_ranker(trained, replace(inputs, vectors=inputs.vectors * factors), DECODE, accelerator=accelerator, seed=0)
+    scaled = replace(inputs, vectors=inputs.vectors * factors)
+    other = load_ranker(trained, scaled, DECODE, accelerator=accelerator, seed=0)
     one, two = rank(ranker, inputs), rank(other, inputs)
     assert np.array_equal(one.items.values, two.items.values)
     np.testing.assert_allclose(one.scores, two.scores, rtol=1e-4, atol=1e-5)
@@ -324,8 +350,8 @@ def test_items_of_the_history_are_left_out_only_where_asked(trained, ranker, inp
     for items, history in zip(rank(filtering, inputs).items, inputs.split.test.histories, strict=True):
         assert set(items.tolist()) == set(range(NUM_ITEMS)) - set(history.tolist())
     repeated = replace(inputs.split.test, targets=inputs.split.test.histories.last(1))
-    for items, target in zip(ranker.rank(inputs.examples["test"], repeated).rankings[0].items, repeated.targets, strict=True):
-        assert target[0] in items
+    ranking = ranker.rank(inputs.examples["test"], repeated).rankings[0]
+    assert all(target[0] in items for items, target in zip(ranking.items, repeated.targets, strict=True))
 
 
 def test_a_new_item_is_ranked_without_training(ranker, inputs):
@@ -381,14 +407,16 @@ def test_a_pretrained_folder_is_trained_on_and_then_needed_no_more(inputs, accel
     model = run(inputs, accelerator, tmp_path, replace(CONFIG, pretrained=str(tmp_path / "t5")),
                 replace(TRAINING, epochs=2, validate_every=1))
     (tmp_path / "t5").rename(tmp_path / "gone")
-    assert rank(load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0), inputs).items.lengths.min() == NUM_ITEMS
+    ranking = rank(load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0), inputs)
+    assert (ranking.items.lengths == NUM_ITEMS).all()
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"pooling": "last"}, "pooling is last; known: decoder_flat"), ({"loss": "bpr"}, "loss is bpr; known: cosine_margin"),
+    ({"pooling": "last"}, "pooling is last; known: decoder_flat"),
+    ({"loss": "bpr"}, "loss is bpr; known: cosine_margin"),
     ({"prompt": "other"}, "prompt is other; known: seen"), ({"temperature": 0.0}, "temperature 0.0"),
     ({"max_items": 0}, "max_items is 0"), ({"max_tokens": 12}, "max_tokens is 12, but the longest template")])
 def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):

@@ -1,0 +1,265 @@
+"""A language model reads a user's tokens and those of a history, and says one vector: the nearest items are ranked.
+
+Nothing is decoded token by token, and an item is found by its vector alone, so a new one needs no training.
+Implemented as in the paper's equations. Departures: prompts end with the text's end token, and carry no literal words
+in front of codes; a share of training prompts has no history, so that the user-only form is trained on.
+
+Shapes: B users, T tokens, S decoder tokens, N items, W width of the T5, D dimensions of item vectors.
+Source: Qu et al. 2024, "TokenRec: Learning to Tokenize ID for LLM-based Generative Recommendations", section 3.4.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
+from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
+from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer
+from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
+from pipeline_lib.evaluation.ranking import ranking_metrics
+from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.recommenders.prompted_batches import (
+    PROMPTS, Prompter, TrainingBatches, add_code_tokens, make_prompter, prompt_tokenizer,
+)
+from pipeline_lib.seeding import numpy_generator, seed_everything
+from pipeline_lib.sequences.batches import in_order_batches
+from pipeline_lib.sequences.prompts import DECODER_SENTENCE
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import validation_rows
+from pipeline_lib.training.item_losses import full_softmax_loss
+from pipeline_lib.training.loop import fit
+
+log = logging.getLogger(__name__)
+POOLINGS = ("decoder_flat", "decoder_first", "encoder_mean")
+LOSSES = ("cosine_margin", "in_batch", "full_softmax")
+VALIDATION_K = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options under ``recommender.retrieval_lm``.
+
+    ``pretrained``: a T5's name or folder, whose sizes replace ``layers`` to ``dropout``; ``pooling``: all decoder
+    positions one behind the other (the paper), the first one, or the mean of the encoder; ``user_only_share``: of
+    training prompts; ``prompt``: what users are ranked with, seen, unseen or user_only.
+    """
+
+    pretrained: str | None = None
+    layers: int = 4
+    heads: int = 6
+    head_size: int = 64
+    width: int = 128
+    feed_forward: int = 1024
+    dropout: float = 0.1
+    max_items: int = 100
+    max_tokens: int = 512
+    decoder_tokens: int = 20
+    pooling: str = "decoder_flat"
+    projection_hidden: tuple[int, ...] = (256, 128)
+    projection_dropout: float = 0.2
+    loss: str = "cosine_margin"
+    margin: float = 0.0
+    temperature: float = 0.07
+    user_only_share: float = 0.1
+    prompt: str = "seen"
+
+
+class RetrievalLM(nn.Module):
+    """T5, projection and frozen item vectors; ``forward`` gives the loss of a batch of `TrainingBatches`."""
+
+    def __init__(self, t5: T5ForConditionalGeneration, decoder_ids: Tensor, vectors: Tensor, config: Config) -> None:
+        super().__init__()
+        self.config, self.encoder, width = config, t5.encoder, t5.config.d_model
+        self.decoder = None if config.pooling == "encoder_mean" else t5.decoder
+        decoder_ids = decoder_ids[:1] if config.pooling == "decoder_first" else decoder_ids  # none sees those behind it
+        self.register_buffer("decoder_ids", decoder_ids, persistent=False)
+        self.register_buffer("items", F.normalize(vectors, dim=-1), persistent=False)
+        flat = width * len(decoder_ids) if config.pooling == "decoder_flat" else width
+        sizes = (flat, *config.projection_hidden)
+        hidden = [nn.Sequential(nn.Linear(*pair), nn.ReLU(), nn.Dropout(config.projection_dropout))
+                  for pair in pairwise(sizes)]
+        self.projection = nn.Sequential(*hidden, nn.Linear(sizes[-1], vectors.shape[1]))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        config, targets = self.config, batch["targets"]
+        if not len(targets):  # a process may get no row of a batch, which T5 does not take
+            row = {name: batch[name].new_ones(1, 1) for name in ("input_ids", "attention_mask")}
+            return 0.0 * self.states(row).sum(), 0
+        states = self.states(batch)
+        with torch.autocast(states.device.type, enabled=False):
+            if config.loss == "full_softmax":
+                scaled = F.normalize(states, dim=-1) / config.temperature
+                return full_softmax_loss(scaled, self.items, targets), len(targets)
+            if config.loss == "in_batch":
+                return in_batch_loss(states, self.items[targets], targets, config.temperature), len(targets)
+            loss = cosine_margin_loss(states, self.items[targets], self.items[batch["negatives"]], config.margin)
+            return loss, 2 * len(targets)
+
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """``z (B, D)`` float32 from ``input_ids`` and ``attention_mask (B, T)``."""
+        mask = batch["attention_mask"]
+        encoded = self.encoder(batch["input_ids"], attention_mask=mask).last_hidden_state
+        if self.decoder is None:
+            pooled = (encoded * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        else:
+            decoded = self.decoder(self.decoder_ids.expand(len(mask), -1), encoder_hidden_states=encoded,
+                                   encoder_attention_mask=mask, use_cache=False).last_hidden_state
+            pooled = decoded.flatten(1)  # (B, S * W)
+        return self.projection(pooled).float()
+
+
+def cosine_margin_loss(states: Tensor, positives: Tensor, negatives: Tensor, margin: float) -> Tensor:
+    """1 - cos for positives and max(0, cos - margin) for negatives, summed over 2 B pairs: eq. 20; all ``(B, D)``."""
+    to_positives = F.cosine_similarity(states, positives, dim=-1)
+    to_negatives = F.cosine_similarity(states, negatives, dim=-1)
+    return (1 - to_positives).sum() + (to_negatives - margin).clamp(min=0).sum()
+
+
+def in_batch_loss(states: Tensor, positives: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """InfoNCE by cosine, summed over rows: other rows' positives are negatives, but not where the item is one's own.
+
+    Args:
+        states: ``(B, D)``.
+        positives: ``(B, D)``, the vectors of ``targets (B,)``. In several processes, those of a process's share.
+    """
+    cosines = F.normalize(states, dim=-1) @ F.normalize(positives, dim=-1).T / temperature
+    own = torch.arange(len(targets), device=targets.device)
+    same = (targets[:, None] == targets) & (own[:, None] != own)
+    return F.cross_entropy(cosines.masked_fill(same, -torch.inf), own, reduction="sum")
+
+
+def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
+          accelerator: Accelerator, seed: int) -> Model:
+    """Train T5, code tokens and projection; the epoch is chosen by validation users' ranking, never by unseen prompts.
+
+    Raises:
+        ValueError: for options that cannot be.
+    """
+    _check(config)
+    seed_everything(seed)
+    plain = load_text_tokenizer(config.pretrained) if config.pretrained else prompt_tokenizer()
+    tokenizer = add_code_tokens(plain, inputs.identifiers)
+    prompter = make_prompter(tokenizer, inputs.identifiers, config.max_items, config.max_tokens)
+    t5 = _build_t5(config, tokenizer, first_code=plain.size)
+    network = RetrievalLM(t5, _decoder_ids(tokenizer, config.decoder_tokens, t5.config.decoder_start_token_id),
+                          torch.from_numpy(inputs.vectors), config)
+    batches = TrainingBatches(prompter, inputs.examples["train"], inputs.split, user_only_share=config.user_only_share,
+                              with_negatives=config.loss == "cosine_margin", batch_size=training.batch_size,
+                              bucket_batches=training.bucket_batches, seed=seed)
+    cases = inputs.split.valid
+    sample = validation_rows(np.arange(len(cases)), training.validate_users, seed)
+    held = inputs.examples["valid"].take(sample), cases.take(sample)
+    log.info("%d examples, %d text and %d code tokens, %d parameters", len(inputs.examples["train"]), plain.size,
+             tokenizer.size - plain.size, sum(parameter.numel() for parameter in network.parameters()))
+    rows = fit(network, batches=batches.begin, collate=batches.collate,
+               validate=lambda trained: _validate(trained, prompter, *held, inputs, accelerator, seed),
+               params=training, checkpoints=checkpoints, accelerator=accelerator)
+    # named_parameters has tied tables once
+    return Model({name: value.detach().cpu().numpy() for name, value in network.named_parameters()},
+                 {"kind": "retrieval_lm", **asdict(config), "projection_hidden": list(config.projection_hidden),
+                  "dimensions": inputs.vectors.shape[1], "t5": json.loads(t5.config.to_json_string()),
+                  "text_tokenizer": tokenizer.to_json()}, rows)
+
+
+class Ranker:
+    """A trained network with the prompts of its users and the vectors of all items."""
+
+    def __init__(self, network: RetrievalLM, prompter: Prompter, prompt: str, grounder: Grounder, batch_size: int,
+                 accelerator: Accelerator) -> None:
+        self.network, self.prompter, self.template, self.grounder = network, prompter, PROMPTS[prompt], grounder
+        self.batch_size, self.accelerator = batch_size, accelerator
+
+    def states(self, examples: Examples, rows: np.ndarray, part: str) -> Tensor:
+        """``z (B, D)`` of some examples; histories stay in order."""
+        users, histories = examples.users[rows], examples.histories.take(rows)
+        prompts = self.prompter.prompts(users, part, histories, np.full(len(rows), self.template))
+        return self.network.states({name: value.to(self.accelerator.device)
+                                    for name, value in self.prompter.tensors(prompts).items()})
+
+    def rank(self, examples: Examples, cases: Cases, part: str = "test") -> RankedUsers:
+        """Ranked items of each case, ``examples`` having one row a case; users have their codes of ``part``."""
+        self.network.eval()
+        batches = in_order_batches(self.prompter.lengths(examples.histories), self.batch_size)
+        with torch.inference_mode(), self.accelerator.autocast():
+            return ground_cases(cases, batches, lambda rows: self.states(examples, rows, part), self.grounder,
+                                self.accelerator)
+
+
+def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *, accelerator: Accelerator,
+                seed: int) -> Ranker:
+    """Put a trained model back together, from its tensors and JSON alone; items are those of ``inputs.vectors``.
+
+    Raises:
+        ValueError: if the vectors or codes are not of the sizes that it was trained with.
+    """
+    saved = model.config
+    if inputs.vectors.shape[1] != saved["dimensions"]:
+        raise ValueError(f"items have {inputs.vectors.shape[1]} dimensions, but the model was trained for "
+                         f"{saved['dimensions']}; re-run finetune on this embedding")
+    config = Config(**{name: saved[name] for name in Config.__dataclass_fields__})
+    tokenizer = TextTokenizer.from_json(saved["text_tokenizer"])
+    t5 = T5ForConditionalGeneration(T5Config.from_dict(saved["t5"], attn_implementation=ATTENTION))
+    network = RetrievalLM(t5, _decoder_ids(tokenizer, config.decoder_tokens, t5.config.decoder_start_token_id),
+                          torch.from_numpy(inputs.vectors), config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(model.tensors[name]))
+    prompter = make_prompter(tokenizer, inputs.identifiers, config.max_items, config.max_tokens)
+    return Ranker(network.to(accelerator.device), prompter, config.prompt, _grounder(inputs, decode, accelerator, seed),
+                  decode.batch_size, accelerator)
+
+
+def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, cases: Cases, inputs: RecommenderInputs,
+              accelerator: Accelerator, seed: int) -> dict[str, float]:
+    """NDCG and recall of the best ten items that are not in the history."""
+    decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=True)
+    prompt = "user_only" if network.config.prompt == "user_only" else "seen"  # what is unseen is not chosen by, either
+    grounder = _grounder(inputs, decode, accelerator, seed)
+    ranker = Ranker(network, prompter, prompt, grounder, decode.batch_size, accelerator)
+    ranked = ranker.rank(examples, cases, "valid").rankings[0].items
+    measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
+    return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+
+
+def _grounder(inputs: RecommenderInputs, decode: DecodeParams, accelerator: Accelerator, seed: int) -> Grounder:
+    return make_grounder(inputs.vectors, inputs.split.warm, decode, "cosine", accelerator.device,
+                         numpy_generator(seed, "items of equal score"))
+
+
+def _build_t5(config: Config, tokenizer: TextTokenizer, first_code: int) -> T5ForConditionalGeneration:
+    """A new T5, or a pretrained one whose code tokens are drawn as wide as its words, and not all near their mean."""
+    if config.pretrained is None:
+        return build_t5(tokenizer.size, config.width, config.layers, config.heads, config.head_size,
+                        config.feed_forward, config.dropout, pad_id=tokenizer.id_of(tokenizer.pad))
+    t5 = load_t5(config.pretrained, tokenizer.size)
+    words, codes = (t5.shared.weight.data[rows] for rows in (slice(first_code), slice(first_code, tokenizer.size)))
+    nn.init.normal_(codes, std=float(words.std()))
+    return t5
+
+
+def _decoder_ids(tokenizer: TextTokenizer, length: int, start: int) -> Tensor:
+    """``(S,)`` int64: the decoder's fixed sentence behind its start token, cut or padded to ``length``."""
+    tokens = [start, *tokenizer.encode(DECODER_SENTENCE), tokenizer.id_of(tokenizer.end)][:length]
+    return torch.tensor(tokens + [tokenizer.id_of(tokenizer.pad)] * (length - len(tokens)))
+
+
+def _check(config: Config) -> None:
+    for name, known in (("pooling", POOLINGS), ("loss", LOSSES), ("prompt", tuple(PROMPTS))):
+        if getattr(config, name) not in known:
+            raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; "
+                             f"known: {', '.join(known)}")
+    for name in ("max_items", "max_tokens", "decoder_tokens"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; expected 1 or more")
+    if config.temperature <= 0 or not 0 <= config.user_only_share <= 1:
+        raise ValueError(f"params: recommender.retrieval_lm has temperature {config.temperature} and user_only_share "
+                         f"{config.user_only_share}; expected more than 0, and a share from 0 to 1")
