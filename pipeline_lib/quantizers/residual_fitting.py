@@ -1,4 +1,4 @@
-"""Training of a ResidualVAE on a table of vectors that stays in memory as a whole.
+"""Training of a quantizing autoencoder, residual or parallel, on a table of vectors that stays in memory as a whole.
 
 Shapes: N vectors, D dimensions, L levels, K codewords per level.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.quantizers.collisions import collision_rate
+from pipeline_lib.quantizers.parallel import ParallelVAE
 from pipeline_lib.quantizers.residual_vae import ResidualVAE
 
 KMEANS_ITERATIONS = 10
@@ -21,22 +22,25 @@ MEASURE_EVERY = 5  # epochs between two looks at all vectors
 log = logging.getLogger(__name__)
 
 
-def fit_residual_vae(model: ResidualVAE, vectors: Tensor, *, epochs: int, batch_size: int, learning_rate: float,
-                     weight_decay: float, commitment: float, kmeans_init: bool, revive_dead: bool, patience: int,
-                     generator: torch.Generator) -> list[dict[str, float]]:
+def fit_residual_vae(model: ResidualVAE | ParallelVAE, vectors: Tensor, *, epochs: int, batch_size: int,
+                     learning_rate: float, weight_decay: float, commitment: float, kmeans_init: bool,
+                     revive_dead: bool, patience: int, generator: torch.Generator,
+                     validation: Tensor | None = None) -> list[dict[str, float]]:
     """Train with AdamW; leave the model in the state of its best epoch.
 
     The best epoch has the smallest sum of the unexplained share of the vectors' squares and of the share of items
     that collide: either alone is misleading (random codes collide least, an autoencoder that ignores rare items
     reconstructs well). Both are measured every fifth epoch, and training stops ``patience`` epochs after the best.
+    Only batches see the model in training mode, and it ends in evaluation mode.
 
     Args:
         model: changed in place.
         vectors: ``(N, D)`` on the model's device; ``N`` at least K.
         commitment: weight of the commitment loss (beta).
         kmeans_init: start the codebooks at k-means of all encoded vectors, level by level.
-        revive_dead: after each epoch, put random residuals in place of codewords that are hardly used.
+        revive_dead: after each epoch, put random latents or residuals in place of codewords that are hardly used.
         generator: on the CPU; orders the batches, starts k-means, draws residuals.
+        validation: ``(M, D)``, what the best epoch is chosen on; the trained vectors where there is none.
 
     Returns:
         A mapping an epoch: losses, the lowest utilisation of a level, and where measured ``unexplained`` and
@@ -47,6 +51,8 @@ def fit_residual_vae(model: ResidualVAE, vectors: Tensor, *, epochs: int, batch_
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     levels, codebook_size, _ = model.quantizer.codebooks.shape
+    measured = vectors if validation is None else validation
+    model.eval()
     if kmeans_init:
         with torch.no_grad():
             model.quantizer.fit_codebooks(model.latents(vectors), KMEANS_ITERATIONS, generator)
@@ -58,7 +64,7 @@ def fit_residual_vae(model: ResidualVAE, vectors: Tensor, *, epochs: int, batch_
             raise ValueError(f"the loss of the quantizer is {row['loss']} in epoch {epoch}; lower its learning_rate "
                              f"(now {learning_rate})")
         if epoch % MEASURE_EVERY == 0 or epoch == epochs:
-            row |= measure(model, vectors)
+            row |= measure(model, measured)
             score = row["unexplained"] + row["collision_rate"]
             if score < best:
                 best, best_epoch = score, epoch
@@ -80,7 +86,7 @@ def fit_residual_vae(model: ResidualVAE, vectors: Tensor, *, epochs: int, batch_
 
 
 @torch.no_grad()
-def measure(model: ResidualVAE, vectors: Tensor, rows_at_once: int = 65536) -> dict[str, float]:
+def measure(model: ResidualVAE | ParallelVAE, vectors: Tensor, rows_at_once: int = 65536) -> dict[str, float]:
     """The share of the squares of ``vectors (N, D)`` that is not reconstructed, and the share of colliding items."""
     missed, codes = 0.0, []
     for part in vectors.split(rows_at_once):
@@ -91,13 +97,14 @@ def measure(model: ResidualVAE, vectors: Tensor, rows_at_once: int = 65536) -> d
             "collision_rate": collision_rate(torch.cat(codes).cpu().numpy())}
 
 
-def _run_epoch(model: ResidualVAE, optimizer: torch.optim.Optimizer, vectors: Tensor, batch_size: int,
+def _run_epoch(model: ResidualVAE | ParallelVAE, optimizer: torch.optim.Optimizer, vectors: Tensor, batch_size: int,
                commitment: float, generator: torch.Generator) -> tuple[dict[str, float], Tensor]:
     """One pass in random order: mean losses, and how often each codeword ``(L, K)`` was chosen."""
     levels, codebook_size, _ = model.quantizer.codebooks.shape
     level_start = torch.arange(levels, device=vectors.device) * codebook_size
     usage = torch.zeros(levels * codebook_size, dtype=torch.int64, device=vectors.device)
     totals = torch.zeros(2, device=vectors.device)
+    model.train()
     for rows in torch.randperm(len(vectors), generator=generator).to(vectors.device).split(batch_size):
         batch = vectors[rows]
         reconstructed, quantized = model(batch)
@@ -107,6 +114,7 @@ def _run_epoch(model: ResidualVAE, optimizer: torch.optim.Optimizer, vectors: Te
         optimizer.step()
         usage += torch.bincount((quantized.codes + level_start).flatten(), minlength=len(usage))
         totals += torch.stack([losses.reconstruction, losses.quantization]).detach() * len(rows)
+    model.eval()
     usage = usage.view(levels, codebook_size)
     reconstruction, quantization = (totals / len(vectors)).tolist()
     return {"loss": reconstruction + quantization, "reconstruction_loss": reconstruction,
