@@ -183,7 +183,7 @@ def test_another_paper_runs_its_own_embedding_and_reuses_what_is_equal(restored)
     restored.compose("paper=etegrec")
     assert restored.repro() == ["embed@sasrec", *STAGES[3:]]
     assert (restored.folder / "reports/figures/states.svg").exists()
-    restored.compose("paper=sasrec", "embed.sasrec.dimensions=256")
+    restored.compose("paper=sasrec")
     assert restored.repro() == STAGES[3:]
     item = pq.read_table(restored.folder / "data/ingest/items.parquet")["item_id"][0].as_py()
     found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout  # by a vector made for this history

@@ -81,7 +81,7 @@ class ParallelQuantizer(nn.Module):
 
 
 class ParallelVAE(nn.Module):
-    """L encoders D -> hidden -> H, a codebook each, one mirrored decoder from the mean; ReLU and dropout between layers.
+    """L encoders D -> hidden -> H, a codebook each, one mirrored decoder of the mean; ReLU, dropout between layers.
 
     While training, entries of the input are masked and layers drop out; in evaluation neither happens. ``scale`` is
     that of `ResidualVAE`: one factor at the door that gives the vectors a mean square of 1.

@@ -44,7 +44,7 @@ class Config:
     dropout: float = 0.0
     epochs: int = 300
     batch_size: int = 512
-    learning_rate: float = 0.001
+    learning_rate: float = 0.003
     weight_decay: float = 0.01
     kmeans_init: bool = True
     revive_dead: bool = True
@@ -59,7 +59,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     ``inputs.users``. The description of its codes goes to ``config["users"]``.
 
     Raises:
-        ValueError: if there are fewer vectors to train on than codewords, or an option is out of range.
+        ValueError: if there are fewer vectors to train on than codewords, no user has one, or an option is out of
+            range.
     """
     _check(config)
     vectors = flat_vectors(inputs.vectors)
@@ -98,7 +99,10 @@ def encode_users(vectors: np.ndarray, tensors: Mapping[str, np.ndarray], config:
 
 
 def _with_users(identifiers: Identifiers, users: Mapping[str, np.ndarray], config: Config, seed: int) -> Identifiers:
-    known = flat_vectors(users["valid"][np.isfinite(users["valid"]).all(axis=1)])
+    known = users["valid"][np.isfinite(users["valid"]).all(axis=1)]
+    if not len(known):
+        raise ValueError(f"none of the {len(users['valid'])} users has a vector to learn codes from; re-run embed with "
+                         "a source that models users")
     model, history = _fit(known, config, "users", seed)
     codes = _encode(model, known)
     quality = describe_codes(codes, (config.codebook_size,) * config.levels, _reconstruction_error(model, known, codes))
@@ -112,8 +116,8 @@ def _fit(vectors: np.ndarray, config: Config, entity: str, seed: int) -> tuple[P
     order = numpy_generator(seed, f"mq {entity} validation").permutation(len(vectors))
     held_out, trained = np.split(order, [round(config.validation_share * len(vectors))])
     if len(trained) < config.codebook_size:
-        raise ValueError(f"params: tokenizer.mq.codebook_size={config.codebook_size}, but there are only {len(trained)} "
-                         f"{entity} to learn it from; set it to {len(trained)} or less")
+        raise ValueError(f"params: tokenizer.mq.codebook_size={config.codebook_size}, but there are only "
+                         f"{len(trained)} {entity} to learn it from; set it to {len(trained)} or less")
     table = torch.from_numpy(vectors[trained])
     model = ParallelVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,
                         torch_generator(seed, f"mq {entity} weights"), scale_for(table), config.mask, config.dropout)
@@ -137,7 +141,7 @@ def _encode(model: ParallelVAE, vectors: np.ndarray) -> np.ndarray:
 def _encode_finite(model: ParallelVAE, vectors: np.ndarray) -> np.ndarray:
     finite = np.isfinite(vectors).all(axis=1)
     codes = np.full((len(vectors), len(model.encoders)), -1, dtype=np.int32)
-    codes[finite] = _encode(model, flat_vectors(vectors[finite]))
+    codes[finite] = _encode(model, vectors[finite])
     return codes
 
 
