@@ -139,7 +139,7 @@ def test_vectors_stay_as_they_are(vectors, users):
 
 
 def test_held_out_rows_are_not_trained_on_and_0_holds_none_out(vectors):
-    with pytest.raises(ValueError, match="codebook_size=16, but there are only 15 items to learn it from; set it to 15"):
+    with pytest.raises(ValueError, match="only 15 items to learn it from; set it to 15 or less"):
         tokenize(vectors[:20], validation_share=0.25)
     assert tokenize(vectors[:20], validation_share=0.0, epochs=1).codes.shape == (20, 2)
 
