@@ -86,12 +86,16 @@ def test_an_unseen_user_is_the_mean_of_its_history_and_ranks_its_block_first(tmp
     assert np.isnan(without).all() and np.isnan(embedding.users_valid[-2:]).all()
 
 
-def test_nothing_is_read_from_test_targets(tmp_path):
+def assert_test_targets_are_not_read(embed_split, folder):
     split = block_split()
-    embeddings = [embed(each, tmp_path / name, epochs=2)
+    embeddings = [embed_split(each, folder / name, epochs=2)
                   for name, each in (("as it is", split), ("other targets", with_other_targets(split)))]
     for name in ("items", "users_valid", "users_test"):
         assert getattr(embeddings[0], name).tobytes() == getattr(embeddings[1], name).tobytes()
+
+
+def test_nothing_is_read_from_test_targets(tmp_path):
+    assert_test_targets_are_not_read(embed, tmp_path)
 
 
 def test_a_fit_resumes_after_a_kill(tmp_path):
