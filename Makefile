@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make; all else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
+# a process a core, each with one thread; a file stays in one process, the slow ones start first
+PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: install install-test demo test test-fast clean
@@ -26,10 +28,10 @@ demo: install
 	sidflow show
 
 test: install-test
-	pytest
+	$(PYTEST)
 
 test-fast: install-test
-	pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 clean:
 	rm -rf $(VENV) .sidflow
