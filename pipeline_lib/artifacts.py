@@ -105,7 +105,8 @@ class Embedding:
 class TokenizerInputs:
     """What a tokenizer may look at: ``vectors`` and ``cf_vectors (N, D)`` float32, training histories, attributes.
 
-    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them.
+    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them;
+    ``train_users (n,)``: whose histories ``train`` holds.
     """
 
     vectors: np.ndarray
@@ -113,6 +114,7 @@ class TokenizerInputs:
     train: Ragged
     attributes: Mapping[str, list]
     users: Mapping[str, np.ndarray] = field(default_factory=dict)
+    train_users: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ class Examples:
 class RecommenderInputs:
     """What a recommender may be trained on and rank with: ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``.
 
-    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them.
+    ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them;
+    ``embedder`` and ``embedder_json``: that source's model, which a recommender may start from, empty where it has
+    none; ``catalogue``: the items' texts, for recommenders that read them.
     """
 
     examples: Mapping[str, Examples]
@@ -167,6 +171,9 @@ class RecommenderInputs:
     vectors: np.ndarray
     cf_vectors: np.ndarray
     users: Mapping[str, np.ndarray] = field(default_factory=dict)
+    embedder: Mapping[str, np.ndarray] = field(default_factory=dict)
+    embedder_json: Mapping[str, Any] = field(default_factory=dict)
+    catalogue: Catalogue | None = None
 
 
 @dataclass(frozen=True)
@@ -296,7 +303,7 @@ def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
 def read_tokenizer_inputs(vectors: Path, cf_vectors: Path, split: Path, items: Path) -> TokenizerInputs:
     catalogue, held = read_catalogue(items), read_split(split)
     return TokenizerInputs(read_item_vectors(vectors, len(catalogue)), read_item_vectors(cf_vectors, len(catalogue)),
-                           held.train, catalogue.attributes, read_user_vectors(vectors))
+                           held.train, catalogue.attributes, read_user_vectors(vectors), held.train_users)
 
 
 def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
@@ -340,34 +347,38 @@ def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> N
 # --- sequences ------------------------------------------------------------------------------------------------------
 
 
-def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Mapping[str, Any]) -> None:
+def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Mapping[str, Any],
+                    catalogue: Path | None = None) -> None:
+    """``catalogue``: items.parquet, copied for recommenders that read the items' texts."""
     with writing_folder(folder) as place:
+        if catalogue is not None:
+            _require(catalogue)
+            shutil.copyfile(catalogue, place / "items.parquet")
         for name, examples in parts.items():
-            columns = [examples.users, examples.histories, examples.targets]
-            if examples.input_ids is not None:
-                columns += [examples.input_ids, examples.labels, examples.tasks]
-            schema = ITEM_EXAMPLES if examples.input_ids is None else CODE_EXAMPLES
-            write_table(place / f"{name}.parquet", _table(schema, *columns), schema)
+            columns = {"user": examples.users, "history": examples.histories, "targets": examples.targets,
+                       "input_ids": examples.input_ids, "labels": examples.labels, "task": examples.tasks}
+            schema = pa.schema([column for column in CODE_EXAMPLES if columns[column.name] is not None])
+            write_table(place / f"{name}.parquet", _table(schema, *(columns[name] for name in schema.names)), schema)
         write_json(place / "vocabulary.json", vocabulary)
 
 
 def read_examples(path: Path) -> Examples:
     table = read_table(path, ITEM_EXAMPLES)
-    users, items = table["user"].to_numpy(), (_ragged(table[name], path, name, None) for name in ("history", "targets"))
-    if "input_ids" not in table.column_names:
-        return Examples(users, *items)
-    table = read_table(path, CODE_EXAMPLES)
-    tokens = (_ragged(table[name], path, name, None) for name in ("input_ids", "labels"))
-    return Examples(users, *items, *tokens, table["task"].to_pylist())
+    schema = pa.schema([column for column in CODE_EXAMPLES if column.name in table.column_names])
+    table = read_table(path, schema)
+    lists = {name: _ragged(table[name], path, name, None) for name in schema.names if name not in ("user", "task")}
+    return Examples(table["user"].to_numpy(), lists["history"], lists["targets"], lists.get("input_ids"),
+                    lists.get("labels"), table["task"].to_pylist() if "task" in schema.names else None)
 
 
 def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vectors: Path, split: Path,
                             parts: Sequence[str]) -> RecommenderInputs:
-    held = read_split(split)
+    held, texts = read_split(split), sequences / "items.parquet"
     return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet") for name in parts},
                              read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
                              read_item_vectors(vectors, held.num_items), read_item_vectors(cf_vectors, held.num_items),
-                             read_user_vectors(vectors))
+                             read_user_vectors(vectors), *read_embedding_model(vectors),
+                             read_catalogue(texts) if texts.exists() else None)
 
 
 # --- model ----------------------------------------------------------------------------------------------------------

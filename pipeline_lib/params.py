@@ -84,6 +84,8 @@ class DecodeParams:
     filter_history: bool = False
     candidate_sets: bool = False
     batch_size: int = 256
+    prompt: str = "seen"
+    index: str | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class Tokenizer:
 class Recommender:
     """``reads``: the identifiers it can work with; ``decoders``: the values of decode.kind that fit.
 
-    ``tokenizers``: the only ones that it can go on training, where it does so; None for all that yield what it reads.
+    ``tokenizers``: the only ones that it can go on training, where it does so; None for all that yield what it reads;
+    ``texts``: whether it reads the items' texts.
     """
 
     module: str
@@ -40,6 +41,7 @@ class Recommender:
     reads: tuple[str, ...]
     decoders: tuple[str, ...]
     tokenizers: tuple[str, ...] | None = None
+    texts: bool = False
 
     def fits(self, kind: str) -> bool:
         return TOKENIZERS[kind].identifiers in self.reads and (self.tokenizers is None or kind in self.tokenizers)
@@ -61,6 +63,7 @@ TOKENIZERS: Mapping[str, Tokenizer] = {
     "sequential": Tokenizer("pipeline_lib.tokenizers.sequential", "codes"),
     "cid": Tokenizer("pipeline_lib.tokenizers.cid", "codes"),
     "semantic": Tokenizer("pipeline_lib.tokenizers.semantic", "codes"),
+    "mq": Tokenizer("pipeline_lib.tokenizers.mq", "codes"),
     "none": Tokenizer("pipeline_lib.tokenizers.none", "none"),
 }
 RECOMMENDERS: Mapping[str, Recommender] = {
@@ -93,6 +96,11 @@ def recommender_for(kind: str) -> ModuleType:
 def sequences_for(kind: str) -> ModuleType:
     """The module that builds a recommender's examples: ``build_examples``."""
     return importlib.import_module(_row(RECOMMENDERS, kind, "recommender.kind").sequences)
+
+
+def reads_texts(kind: str) -> bool:
+    """Whether a recommender reads the items' texts."""
+    return _row(RECOMMENDERS, kind, "recommender.kind").texts
 
 
 def load_params(path: Path) -> Params:

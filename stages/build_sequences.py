@@ -8,18 +8,19 @@ import typer
 from pipeline_lib import artifacts
 from pipeline_lib.command import run_stage
 from pipeline_lib.reporting.timing import measure_stage
-from pipeline_lib.variants import load_params, sequences_for
+from pipeline_lib.variants import load_params, reads_texts, sequences_for
 
 PathOption = Annotated[Path, typer.Option()]
 
 
-def main(split: PathOption, tokens: PathOption, out: PathOption, timing: PathOption,
+def main(split: PathOption, items: PathOption, tokens: PathOption, out: PathOption, timing: PathOption,
          params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     with measure_stage("build_sequences", timing) as measured:
         held, identifiers = artifacts.read_split(split), artifacts.read_identifiers(tokens)
-        parts, vocabulary = sequences_for(config.recommender.kind).build_examples(held, identifiers, config.sequences)
-        artifacts.write_sequences(out, parts, vocabulary)
+        kind = config.recommender.kind
+        parts, vocabulary = sequences_for(kind).build_examples(held, identifiers, config.sequences)
+        artifacts.write_sequences(out, parts, vocabulary, items if reads_texts(kind) else None)
         measured["examples"] = sum(len(part) for part in parts.values())
 
 

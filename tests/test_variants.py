@@ -19,7 +19,8 @@ def params_of(*overrides):
 # What an ablation takes away, not every paper has: there it is refused, or changes nothing that runs.
 BY_VECTORS = {"lightgcn", "mf", "popularity", "sasrec"}  # no codes
 IMPOSSIBLE = {*product(BY_VECTORS, ("random_codes", "rqkmeans", "soft_beam")),
-              *product(("etegrec",), ("random_codes", "rqkmeans"))}  # etegrec goes on training an RQ-VAE
+              *product(("etegrec",), ("random_codes", "rqkmeans")),  # etegrec goes on training an RQ-VAE
+              ("tokenrec", "soft_beam")}
 
 
 @pytest.mark.parametrize(("paper", "ablation"), list(product(GROUPS["paper"], GROUPS["ablation"])))

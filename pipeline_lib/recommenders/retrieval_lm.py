@@ -50,7 +50,7 @@ class Config:
 
     ``pretrained``: a T5's name or folder, whose sizes replace ``layers`` to ``dropout``; ``pooling``: all decoder
     positions one behind the other (the paper), the first one, or the mean of the encoder; ``user_only_share``: of
-    training prompts; ``prompt``: what users are ranked with, seen, unseen or user_only.
+    training prompts, which have no history.
     """
 
     pretrained: str | None = None
@@ -70,7 +70,6 @@ class Config:
     margin: float = 0.0
     temperature: float = 0.07
     user_only_share: float = 0.1
-    prompt: str = "seen"
 
 
 class RetrievalLM(nn.Module):
@@ -171,10 +170,12 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
 
 
 class Ranker:
-    """A trained network with the prompts of its users and the vectors of all items."""
+    """A trained network with the prompts of its users and the vectors of all items; ``prompt``: a key of `PROMPTS`."""
 
     def __init__(self, network: RetrievalLM, prompter: Prompter, prompt: str, grounder: Grounder, batch_size: int,
                  accelerator: Accelerator) -> None:
+        if prompt not in PROMPTS:
+            raise ValueError(f"params: decode.prompt is {prompt}; known: {', '.join(PROMPTS)}")
         self.network, self.prompter, self.template, self.grounder = network, prompter, PROMPTS[prompt], grounder
         self.batch_size, self.accelerator = batch_size, accelerator
 
@@ -214,17 +215,16 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(model.tensors[name]))
     prompter = make_prompter(tokenizer, inputs.identifiers, config.max_items, config.max_tokens)
-    return Ranker(network.to(accelerator.device), prompter, config.prompt, _grounder(inputs, decode, accelerator, seed),
+    return Ranker(network.to(accelerator.device), prompter, decode.prompt, _grounder(inputs, decode, accelerator, seed),
                   decode.batch_size, accelerator)
 
 
 def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, cases: Cases, inputs: RecommenderInputs,
               accelerator: Accelerator, seed: int) -> dict[str, float]:
-    """NDCG and recall of the best ten items that are not in the history."""
+    """NDCG and recall of the best ten items that are not in the history; unseen prompts are not chosen by."""
     decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=True)
-    prompt = "user_only" if network.config.prompt == "user_only" else "seen"  # what is unseen is not chosen by, either
     grounder = _grounder(inputs, decode, accelerator, seed)
-    ranker = Ranker(network, prompter, prompt, grounder, decode.batch_size, accelerator)
+    ranker = Ranker(network, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
     ranked = ranker.rank(examples, cases, "valid").rankings[0].items
     measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
     return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
@@ -253,7 +253,7 @@ def _decoder_ids(tokenizer: TextTokenizer, length: int, start: int) -> Tensor:
 
 
 def _check(config: Config) -> None:
-    for name, known in (("pooling", POOLINGS), ("loss", LOSSES), ("prompt", tuple(PROMPTS))):
+    for name, known in (("pooling", POOLINGS), ("loss", LOSSES)):
         if getattr(config, name) not in known:
             raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; "
                              f"known: {', '.join(known)}")

@@ -55,8 +55,8 @@ class Config:
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
     """Train on the vectors of items and give each its codes; the same for users, apart, where there are any.
 
-    The users' instance is trained on the finite rows of ``inputs.users["valid"]`` and encodes every part of
-    ``inputs.users``. The description of its codes goes to ``config["users"]``.
+    The users' instance is trained on the rows of ``inputs.train_users`` in ``inputs.users["valid"]``, not on users who
+    are kept out of training, and encodes every part of ``inputs.users``. The description of its codes goes to ``config["users"]``.
 
     Raises:
         ValueError: if there are fewer vectors to train on than codewords, no user has one, or an option is out of
@@ -74,7 +74,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
                                  config={"kind": "mq", "dimensions": vectors.shape[1], **asdict(config)},
                                  tensors=_tensors(model, "items"), training=history,
                                  reconstruction_error=_reconstruction_error(model, vectors, codes))
-    return _with_users(identifiers, inputs.users, config, seed) if inputs.users else identifiers
+    return _with_users(identifiers, inputs, config, seed) if inputs.users else identifiers
 
 
 def encode_items(vectors: np.ndarray, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> np.ndarray:
@@ -98,10 +98,12 @@ def encode_users(vectors: np.ndarray, tensors: Mapping[str, np.ndarray], config:
     return _encode_finite(_load("users", tensors, config, vectors.shape[1]), vectors)
 
 
-def _with_users(identifiers: Identifiers, users: Mapping[str, np.ndarray], config: Config, seed: int) -> Identifiers:
-    known = users["valid"][np.isfinite(users["valid"]).all(axis=1)]
+def _with_users(identifiers: Identifiers, inputs: TokenizerInputs, config: Config, seed: int) -> Identifiers:
+    users = inputs.users
+    known = users["valid"][inputs.train_users]
+    known = known[np.isfinite(known).all(axis=1)]
     if not len(known):
-        raise ValueError(f"none of the {len(users['valid'])} users has a vector to learn codes from; re-run embed with "
+        raise ValueError(f"none of the {len(inputs.train_users)} training users has a vector to learn codes from; re-run embed with "
                          "a source that models users")
     model, history = _fit(known, config, "users", seed)
     codes = _encode(model, known)

@@ -379,13 +379,12 @@ def test_the_part_says_which_codes_users_have(ranker, inputs):
 def test_unseen_and_user_only_prompts_rank_as_well(trained, inputs, accelerator):
     found = {}
     for prompt in ("seen", "unseen", "user_only"):
-        model = replace(trained, config={**trained.config, "prompt": prompt})
-        found[prompt] = rank(load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0), inputs)
+        decode = replace(DECODE, prompt=prompt)
+        found[prompt] = rank(load_ranker(trained, inputs, decode, accelerator=accelerator, seed=0), inputs)
     assert recall(found["unseen"], inputs.split.test) > 0.5
     assert not np.array_equal(found["unseen"].scores, found["seen"].scores)
     swapped = replace(inputs.examples["test"], histories=Ragged.from_rows([[0]] * NUM_USERS))
-    model = replace(trained, config={**trained.config, "prompt": "user_only"})
-    blind = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+    blind = load_ranker(trained, inputs, replace(DECODE, prompt="user_only"), accelerator=accelerator, seed=0)
     np.testing.assert_allclose(blind.rank(swapped, inputs.split.test).rankings[0].scores, found["user_only"].scores,
                                rtol=1e-4, atol=1e-5)
 
@@ -417,11 +416,16 @@ def test_a_pretrained_folder_is_trained_on_and_then_needed_no_more(inputs, accel
 @pytest.mark.parametrize(("change", "message"), [
     ({"pooling": "last"}, "pooling is last; known: decoder_flat"),
     ({"loss": "bpr"}, "loss is bpr; known: cosine_margin"),
-    ({"prompt": "other"}, "prompt is other; known: seen"), ({"temperature": 0.0}, "temperature 0.0"),
+    ({"temperature": 0.0}, "temperature 0.0"),
     ({"max_items": 0}, "max_items is 0"), ({"max_tokens": 12}, "max_tokens is 12, but the longest template")])
 def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         run(inputs, accelerator, tmp_path, replace(CONFIG, **change))
+
+
+def test_an_unknown_prompt_is_refused_before_ranking(trained, inputs, accelerator):
+    with pytest.raises(ValueError, match="decode.prompt is other; known: seen"):
+        load_ranker(trained, inputs, replace(DECODE, prompt="other"), accelerator=accelerator, seed=0)
 
 
 def test_other_vectors_and_codes_than_trained_with_are_refused(trained, inputs, accelerator):

@@ -12,9 +12,7 @@ from stages import build_sequences, decode, embed, evaluate, finetune, quantize
 from tests.conftest import ROOT, TINY
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
-BY_VECTOR = ["embed.sources=[lightgcn]", "tokenizer.source=lightgcn", "tokenizer.cf_source=lightgcn"]
 OTHERS = {
-    "retrieval_lm": ["recommender.kind=retrieval_lm", "decode.kind=ground", "tokenizer.kind=rqkmeans", *BY_VECTOR],
     **{kind: [f"tokenizer.kind={kind}"] for kind in ("opq", "random", "random_id", "sequential", "cid", "semantic")},
 }
 VARIANTS = {**{paper: [f"paper={paper}"] for paper in PAPERS}, **OTHERS}
@@ -35,7 +33,7 @@ def run(project, tmp_path_factory):
             embed.main(source, items, split, folder / "embed" / source, **common)
         vectors, cf_vectors = (folder / "embed" / tree["tokenizer"][key] for key in ("source", "cf_source"))
         quantize.main(vectors, cf_vectors, split, items, folder / "tokens", folder / "tokenizer.json", folder / "usage.csv", **common)
-        build_sequences.main(split, folder / "tokens", folder / "sequences", **common)
+        build_sequences.main(split, items, folder / "tokens", folder / "sequences", **common)
         inputs = (folder / "sequences", folder / "tokens", vectors, cf_vectors, split)
         finetune.main(*inputs, folder / "model", **common)
         decode.main(folder / "model", *inputs, folder / "predictions", **common)

@@ -21,12 +21,14 @@ CONFIG = mq.Config(levels=2, codebook_size=16, hidden=(24,), latent=6, epochs=15
 WITHOUT = [3, 50]  # users that cannot be embedded
 
 
-def inputs_of(vectors, users=None):
-    return TokenizerInputs(vectors, vectors, Ragged.from_rows([]), {}, users or {})
+def inputs_of(vectors, users=None, train_users=None):
+    known = np.arange(len(users["valid"]) if users else 0) if train_users is None else train_users
+    return TokenizerInputs(vectors, vectors, Ragged.from_rows([]), {}, users or {}, known)
 
 
-def tokenize(vectors, users=None, collisions="none", seed=3, **changes):
-    return mq.tokenize_items(inputs_of(vectors, users), replace(CONFIG, **changes), collisions=collisions, seed=seed)
+def tokenize(vectors, users=None, collisions="none", seed=3, train_users=None, **changes):
+    return mq.tokenize_items(inputs_of(vectors, users, train_users), replace(CONFIG, **changes), collisions=collisions,
+                             seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,18 @@ def test_users_without_a_vector_have_no_code_and_do_not_disturb_the_others(both,
         assert (codes[WITHOUT] == -1).all()
         assert np.array_equal(np.delete(codes, WITHOUT, axis=0), clean.user_codes[part])
         assert clean.user_codes[part].min() >= 0 and clean.user_codes[part].max() < 16
+
+
+def test_users_kept_out_of_training_have_codes_but_do_not_train(vectors, users):
+    apart = np.arange(80, 90)
+    moved = {part: table.copy() for part, table in users.items()}
+    for table in moved.values():
+        table[apart] *= 3
+    one, other = (tokenize(vectors, tables, train_users=np.arange(80), epochs=3) for tables in (users, moved))
+    assert all(np.array_equal(one.tensors[name], value) for name, value in other.tensors.items())
+    assert (one.user_codes["test"][apart] >= 0).all()
+    assert not np.array_equal(one.tensors["users.quantizer.codebooks"],
+                              tokenize(vectors, users, epochs=3).tensors["users.quantizer.codebooks"])
 
 
 def test_both_parts_of_users_are_encoded_by_the_instance_of_valid(both, vectors, users):
@@ -147,7 +161,7 @@ def test_held_out_rows_are_not_trained_on_and_0_holds_none_out(vectors):
 def test_too_few_users_are_refused_by_name(vectors, users):
     with pytest.raises(ValueError, match="only 9 users to learn it from; set it to 9 or less"):
         tokenize(vectors, {part: table[10:20] for part, table in users.items()}, epochs=1)
-    with pytest.raises(ValueError, match="none of the 90 users has a vector"):
+    with pytest.raises(ValueError, match="none of the 90 training users has a vector"):
         tokenize(vectors, {"valid": np.full_like(users["valid"], np.nan), "test": users["test"]}, epochs=1)
 
 
