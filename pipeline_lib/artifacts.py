@@ -224,9 +224,39 @@ def read_user_ids(path: Path) -> list[str]:
 def read_catalogue(path: Path) -> Catalogue:
     table = read_table(path, ITEMS)
     _refuse(path, table["item"].to_numpy() != np.arange(len(table)), "item", "the row's own number")
+    return _catalogue(table)
+
+
+def _catalogue(table: pa.Table) -> Catalogue:
     attributes = {name.removeprefix("attr_"): table[name].to_pylist()
                   for name in table.column_names if name.startswith("attr_")}
     return Catalogue(table["item_id"].to_pylist(), table["title"].to_pylist(), table["text"].to_pylist(), attributes)
+
+
+def add_items(path: Path, items: pa.Table, takers: Ragged) -> None:
+    """Put new items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each."""
+    items = items.append_column("takers", _list_array(takers))
+    if path.exists():
+        before = pq.read_table(path)
+        items = items.set_column(0, "item", pa.array(np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1))
+        items = pa.concat_tables([before, items])
+    with writing_file(path) as place:
+        pq.write_table(items, place, compression="zstd")
+
+
+def read_added_items(path: Path, num_items: int) -> tuple[Catalogue, Ragged]:
+    """Items that came after ingest, and the users who took them; none where there is no such file.
+
+    Raises:
+        ValueError: if they were added to another catalogue than one of ``num_items``.
+    """
+    if not path.exists():
+        return Catalogue([], [], []), Ragged.from_rows([])
+    table = read_table(path, pa.schema([*ITEMS, ("takers", LIST)]))
+    if table["item"][0].as_py() != num_items:
+        raise ValueError(f"{path}: items were added to a catalogue of {table['item'][0].as_py()}, but there are "
+                         f"{num_items} now; run `sidflow items clear` and add them again")
+    return _catalogue(table), _ragged(table["takers"], path, "takers", None)
 
 
 # --- split ----------------------------------------------------------------------------------------------------------
@@ -269,7 +299,7 @@ def write_embedding(folder: Path, embedding: Embedding) -> None:
             if getattr(embedding, name) is not None:
                 np.save(place / f"{name}.npy", getattr(embedding, name).astype(np.float32), allow_pickle=False)
         write_json(place / "meta.json", embedding.meta)
-        if embedding.model:
+        if embedding.model or embedding.model_json:
             write_tensors(place / "model" / "model.safetensors", embedding.model)
             write_json(place / "model" / "model.json", embedding.model_json)
 
@@ -422,8 +452,12 @@ def write_figures(folder: Path, images: Mapping[str, bytes]) -> None:
 # --- predictions ----------------------------------------------------------------------------------------------------
 
 
-def write_decoded(folder: Path, rankings: Mapping[str, Sequence[Rankings]], counts: Mapping[str, Any]) -> None:
+def write_decoded(folder: Path, rankings: Mapping[str, Sequence[Rankings]], counts: Mapping[str, Any],
+                  index: bytes | None = None) -> None:
+    """``index``: a faiss index over the items, which answers with item numbers, for items.faiss."""
     with writing_folder(folder) as place:
+        if index is not None:
+            (place / "items.faiss").write_bytes(index)
         for part, lists in rankings.items():
             write_predictions(place / f"{part}.parquet", lists)
         write_json(place / "decode.json", counts)

@@ -14,19 +14,21 @@ import yaml
 from pipeline_lib import artifacts
 from pipeline_lib.command import run_app
 from pipeline_lib.params import IngestParams, params_from_tree, parse
+from pipeline_lib.recommend_cli import items_app, recommend
 from pipeline_lib.variants import check_pipeline, load_params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Generative recommendation as a DVC pipeline. `dvc repro` runs it; these commands are around it.")
 data_app = typer.Typer(no_args_is_help=True, help="Raw data: check it, place it under data/raw/, list it.")
 app.add_typer(data_app, name="data")
+app.add_typer(items_app, name="items")
+app.command("recommend")(recommend)
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
 RAW = Path("data/raw")
-ITEMS, USERS = Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet")
-SPLIT, TOKENS, SEQUENCES = Path("data/split"), Path("data/tokens"), Path("data/sequences")
-MODEL, PREDICTIONS, METRICS = Path("data/model"), Path("data/predictions"), Path("reports/metrics.json")
+ITEMS, SPLIT = Path("data/ingest/items.parquet"), Path("data/split")
+PREDICTIONS, METRICS = Path("data/predictions"), Path("reports/metrics.json")
 
 FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; found out from the files if left out.")]
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs, e.g. user_id=customer; repeatable.")]
@@ -75,19 +77,6 @@ def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3
     chosen = split.test.users[np.linspace(0, len(split.test) - 1, num=min(users, len(split.test)), dtype=int)]
     typer.echo(format_metrics(artifacts.read_json(METRICS)))
     typer.echo(format_recommendations(catalogue, split.test, rankings, chosen.tolist(), k))
-
-
-@app.command("recommend")
-def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
-              history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-              k: Annotated[int, typer.Option("-k", help="How many items.")] = 10, params: Path = PARAMS) -> None:
-    """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
-    if (user is None) == (history is None):
-        raise ValueError("give either --user or --history")
-    catalogue = artifacts.read_catalogue(ITEMS)
-    items, scores = _of_user(user, len(catalogue)) if user is not None else _of_history(history.split(","), catalogue, k, params)
-    for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
-        typer.echo(f"{rank:3d}  {score:8.3f}  {catalogue.item_ids[item]}  {catalogue.titles[item]}")
 
 
 @data_app.command("add")
@@ -188,58 +177,6 @@ def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[
     body = yaml.safe_dump({"preset": {"dataset": name}, "ingest": ingest}, sort_keys=False)
     with artifacts.writing_file(preset) as place:
         place.write_text(f"# @package _global_\n{body}", encoding="utf-8")
-
-
-def _of_user(user: str, num_items: int) -> tuple[np.ndarray, np.ndarray]:
-    ids = artifacts.read_user_ids(USERS)
-    if user not in ids:
-        raise ValueError(f"--user {user}: no such user in {USERS}; ids look like {ids[0]}; for anybody else give --history")
-    rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", num_items)["all"]
-    rows = np.flatnonzero(rankings.users == ids.index(user))
-    if not len(rows):
-        raise ValueError(f"--user {user}: not among the test users (too short a history?); give --history instead")
-    start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
-    return rankings.items.values[start:stop], rankings.scores[start:stop]
-
-
-def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, k: int,
-                params: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Rank for a user whom no stage has seen."""
-    from dataclasses import replace
-
-    from pipeline_lib.ragged import Ragged
-    from pipeline_lib.training.device import make_accelerator
-    from pipeline_lib.variants import recommender_for, sequences_for
-
-    known = {item_id: item for item, item_id in enumerate(catalogue.item_ids)}
-    unknown = [item_id for item_id in item_ids if item_id not in known]
-    if unknown:
-        raise ValueError(f"--history: item {unknown[0]} is not in {ITEMS}; ids look like {catalogue.item_ids[0]}")
-    config = load_params(params)
-    vectors = Path("data/embed") / config.tokenizer.source
-    cf_vectors = Path("data/embed") / config.tokenizer.cf_source
-    inputs = artifacts.read_recommender_inputs(SEQUENCES, TOKENS, vectors, cf_vectors, SPLIT, ())
-    decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False)
-    new_user = len(artifacts.read_user_ids(USERS))
-    cases = artifacts.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
-                            Ragged.from_rows([[0]]), np.array([False]))
-    if inputs.users:
-        inputs = replace(inputs, users={"test": _with_new_user(inputs.users["test"], new_user, cases.histories, vectors,
-                                                               config.tokenizer.source)})
-    examples = sequences_for(config.recommender.kind).examples_of_cases(cases, inputs.identifiers, config.sequences)
-    ranker = recommender_for(config.recommender.kind).load_ranker(
-        artifacts.read_model(MODEL), inputs, decode, accelerator=make_accelerator(config.training.precision),
-        seed=config.seed)
-    ranking = ranker.rank(examples, cases).rankings[0]
-    return ranking.items.values, ranking.scores
-
-
-def _with_new_user(users: np.ndarray, new_user: int, histories, folder: Path, source: str) -> np.ndarray:
-    """``users (U, D)`` with one row more, the vector that the source gives to a history that it has not seen."""
-    from pipeline_lib.variants import embedding_for
-
-    vector = embedding_for(source).embed_users(histories, *artifacts.read_embedding_model(folder))
-    return np.concatenate([users, np.full((new_user - len(users), users.shape[1]), np.nan, np.float32), vector])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 T = TypeVar("T")
+INDEX_KINDS = ("flat", "ivf", "hnsw")  # values of decode.index
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipeline_lib.params import Params, read_params
+from pipeline_lib.params import INDEX_KINDS, Params, read_params
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,6 @@ RECOMMENDERS: Mapping[str, Recommender] = {
     "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
                        reads=("none",), decoders=("ground",)),
 }
-
-
 def embedding_for(source: str) -> ModuleType:
     """The module of an embedding source: ``Config``, ``embed_items`` and, where it models users, ``embed_users``."""
     return importlib.import_module(_row(EMBEDDINGS, source, "embed.sources").module)
@@ -144,10 +142,10 @@ def check_pipeline(params: Params) -> None:
     if params.ingest.order == "none" and params.split.kind != "given":
         raise ValueError(f"params: split.kind={params.split.kind} needs an order, but ingest.order=none says that this "
                          "data has none; use split.kind=given with a split file")
-    _check_list_lengths(params)
+    _check_decode(params)
 
 
-def _check_list_lengths(params: Params) -> None:
+def _check_decode(params: Params) -> None:
     decode, largest = params.decode, max(params.evaluate.ks, default=0)
     if decode.top_k < largest:
         raise ValueError(f"params: decode.top_k={decode.top_k} is shorter than the largest of evaluate.ks ({largest}); "
@@ -155,6 +153,11 @@ def _check_list_lengths(params: Params) -> None:
     if decode.kind in ("beam", "soft_beam") and decode.beam_size < decode.top_k:
         raise ValueError(f"params: decode.beam_size={decode.beam_size} cannot yield decode.top_k={decode.top_k} items; "
                          f"set decode.beam_size={decode.top_k} or more")
+    if decode.index is not None and decode.index not in INDEX_KINDS:
+        raise ValueError(f"params: decode.index is {decode.index}; known: {', '.join(INDEX_KINDS)}, or null for none")
+    if decode.index is not None and decode.kind != "ground":
+        raise ValueError(f"params: decode.index={decode.index} does not fit decode.kind={decode.kind}, which finds items by "
+                         "their codes; set decode.index=null, or decode.kind=ground")
 
 
 def _row(table: Mapping, name: str, where: str):

@@ -26,8 +26,11 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
         cases = {"valid": inputs.split.valid, "test": inputs.split.test}
         ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
         if accelerator.is_main_process:
-            artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()},
-                                    {"invalid_share": ranked["test"].invalid_share})
+            test = ranked["test"]
+            counts = {"invalid_share": test.invalid_share}
+            if test.index_recall is not None:
+                counts["index_recall"] = test.index_recall
+            artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()}, counts, test.index_file)
         measured["users"] = len(inputs.split.valid) + len(inputs.split.test)
     accelerator.end_training()
 

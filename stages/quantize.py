@@ -28,8 +28,7 @@ def main(vectors: PathOption, cf_vectors: PathOption, split: PathOption, items: 
     if identifiers.codes is not None:
         description = describe_codes(identifiers.codes, identifiers.level_sizes, identifiers.reconstruction_error)
         usage = code_usage_rows(identifiers.codes, identifiers.level_sizes)
-    if "before_resolution" in identifiers.config:
-        description["before_resolution"] = identifiers.config["before_resolution"]
+    description |= {name: identifiers.config[name] for name in ("before_resolution", "users") if name in identifiers.config}
     artifacts.write_json(metrics, description)
     artifacts.write_csv(plots, usage)
     if identifiers.codes is not None:

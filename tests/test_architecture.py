@@ -15,7 +15,8 @@ LAYERS = [  # from the bottom; a room imports from rooms below it, and from itse
     {"sequences", "decoding", "backbones", "reporting"},
     {"training"},
     {"tokenizers", "recommenders", "embeddings"},
-    {"variants", "command"},
+    {"variants", "command", "serving"},
+    {"recommend_cli"},
     {"cli", "stages"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

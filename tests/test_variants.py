@@ -65,6 +65,8 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("tokenizer.kind=set",), "tokenizer.kind is set; known: "),
     (("decode.top_k=10",), "decode.top_k=10 is shorter than the largest of evaluate.ks"),
     (("decode.beam_size=20",), "decode.beam_size=20 cannot yield decode.top_k=30 items; set decode.beam_size=30"),
+    (("decode.index=flat",), "decode.index=flat does not fit decode.kind=beam"),
+    (("paper=lightgcn", "decode.index=lsh"), "decode.index is lsh; known: flat, ivf, hnsw, or null"),
     (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),
 ])
 def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):

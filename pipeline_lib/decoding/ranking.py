@@ -5,6 +5,7 @@ or several. What all recommenders share. Shapes: N items, B users of a batch.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +17,15 @@ from pipeline_lib.artifacts import Cases, Rankings
 from pipeline_lib.decoding.beam import Beams, NextLogProbs, beam_search, beams_in_trie, soft_beam_search
 from pipeline_lib.decoding.expansion import rank_items
 from pipeline_lib.decoding.grounding import ground
+from pipeline_lib.decoding.index import build_index, index_bytes, index_recall, search_index
 from pipeline_lib.decoding.trie import Trie, build_trie
 from pipeline_lib.params import DecodeParams
 from pipeline_lib.ragged import Ragged
+
+if TYPE_CHECKING:
+    import faiss
+
+RECALL_USERS = 1000  # at most, for which an index is compared with exact scoring
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Grounder:
         similarity: ``dot`` or ``cosine``.
         top_k: longest list.
         filter_history: whether a user's history is left out of the list.
+        index: over the same rows, by their numbers, to rank all items with; None scores every item, as the other sets
+            of candidates always are.
     """
 
     items: Tensor
@@ -68,40 +77,66 @@ class Grounder:
     similarity: str
     top_k: int
     filter_history: bool = False
+    index: "faiss.Index | None" = None
 
     def rank(self, users: Tensor, candidates: str, excluded: Ragged | None) -> tuple[Ragged, np.ndarray]:
+        if self.index is None or candidates != "all":
+            return self.rank_exactly(users, candidates, excluded)
+        items, scores = search_index(self.index, users.float().cpu().numpy(), self.top_k, excluded, self._places)
+        return _rows_of(items), scores[items >= 0]
+
+    def rank_exactly(self, users: Tensor, candidates: str, excluded: Ragged | None) -> tuple[Ragged, np.ndarray]:
         if excluded is not None:
             excluded = Ragged(self._places[excluded.values].astype(np.int32), excluded.offsets)
         places, scores = ground(users, self.items, self.top_k, similarity=self.similarity,
                                 allowed=self.allowed[candidates], excluded=excluded)
-        found = (places >= 0).cpu().numpy()
-        offsets = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
-        return Ragged(self.numbers[places.cpu().numpy()[found]].astype(np.int32), offsets), scores.cpu().numpy()[found]
+        places = places.cpu().numpy()
+        return _rows_of(np.where(places < 0, -1, self.numbers[places])), scores.cpu().numpy()[places >= 0]
+
+    @cached_property
+    def index_file(self) -> bytes | None:
+        """The index as it is saved."""
+        return None if self.index is None else index_bytes(self.index)
 
     @cached_property
     def _places(self) -> np.ndarray:
         return np.argsort(self.numbers)
 
 
-RankedBatch = tuple[dict[str, tuple[Ragged, np.ndarray]], float]  # items and scores a candidate set; invalid share
+def _rows_of(items: np.ndarray) -> Ragged:
+    """``(B, k)`` items, -1 behind the last one of a user, as B rows."""
+    found = items >= 0
+    return Ragged(items[found].astype(np.int32), np.concatenate([[0], np.cumsum(found.sum(axis=1))]))
+
+
+# items and scores a candidate set; a share averaged over users; over how many of them
+RankedBatch = tuple[dict[str, tuple[Ragged, np.ndarray]], float, int]
 
 
 @dataclass(frozen=True)
 class RankedUsers:
-    """``rankings``: one a set of candidates; ``invalid_share``: hypotheses under ``all`` that were no item."""
+    """``rankings``: one a set of candidates; ``invalid_share``: hypotheses under ``all`` that were no item.
+
+    Where an index ranked ``all``, ``index_recall`` is the share of the exact lists that it found, averaged over a
+    sample of users, and ``index_file`` what to save of it.
+    """
 
     rankings: list[Rankings]
-    invalid_share: float
+    invalid_share: float = 0.0
+    index_recall: float | None = None
+    index_file: bytes | None = None
 
 
 def make_grounder(items: np.ndarray, warm: np.ndarray, decode: DecodeParams, similarity: str, device: torch.device,
                   generator: np.random.Generator) -> Grounder:
-    """A grounder of ``items (N, D)``, with lists of the ``warm (N,)`` and the cold ones where ``decode`` asks."""
+    """A grounder of ``items (N, D)``, with lists of the ``warm (N,)`` and the cold ones, and with an index, where
+    ``decode`` asks for them."""
     order = generator.permutation(len(items))
     sets = _candidate_sets(warm if decode.candidate_sets else None, len(items))
     allowed = {name: None if name == "all" else torch.from_numpy(mask[order]).to(device) for name, mask in sets.items()}
+    index = None if decode.index is None else build_index(items[order], decode.index, similarity, order)
     return Grounder(torch.from_numpy(items[order]).to(device), order, allowed, similarity, decode.top_k,
-                    decode.filter_history)
+                    decode.filter_history, index)
 
 
 def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.ndarray | None,
@@ -143,32 +178,43 @@ def search_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.nd
             found[name] = rank_items(beams, trie, top_k=decoder.top_k, order=decoder.order, excluded=excluded)
             if name == "all":
                 invalid = beams.invalid_share()
-        return found, invalid
+        return found, invalid, len(rows)
 
-    return _rank_cases(cases, batches, rank_batch, accelerator)
+    return RankedUsers(*_rank_cases(cases, batches, rank_batch, accelerator))
 
 
 def ground_cases(cases: Cases, batches: list[np.ndarray], users_of: Callable[[np.ndarray], Tensor], grounder: Grounder,
                  accelerator: Accelerator) -> RankedUsers:
     """Rank items for every case by scoring vectors; ``users_of``: rows -> ``(B, D)``. Otherwise as `search_cases`."""
+    every = -(-len(cases) // RECALL_USERS)  # users of the sample are so far apart
+
     def rank_batch(rows: np.ndarray) -> RankedBatch:
         users = users_of(rows)
         excluded = cases.histories.take(rows) if grounder.filter_history else None
-        return {name: grounder.rank(users, name, excluded) for name in grounder.allowed}, 0.0
+        found = {name: grounder.rank(users, name, excluded) for name in grounder.allowed}
+        sample = np.flatnonzero(rows % every == 0)
+        if grounder.index is None or not len(sample):
+            return found, 0.0, 0
+        exact, _ = grounder.rank_exactly(users[torch.from_numpy(sample).to(users.device)], "all",
+                                         None if excluded is None else excluded.take(sample))
+        return found, index_recall(found["all"][0].take(sample), exact), len(sample)
 
-    return _rank_cases(cases, batches, rank_batch, accelerator)
+    rankings, recall = _rank_cases(cases, batches, rank_batch, accelerator)
+    if grounder.index is None:
+        return RankedUsers(rankings)
+    return RankedUsers(rankings, index_recall=recall, index_file=grounder.index_file)
 
 
 def _rank_cases(cases: Cases, batches: list[np.ndarray], rank_batch: Callable[[np.ndarray], RankedBatch],
-                accelerator: Accelerator) -> RankedUsers:
-    """Each process takes every n-th batch, and all of them get the whole result."""
+                accelerator: Accelerator) -> tuple[list[Rankings], float]:
+    """Rankings, and the mean of the shares; each process takes every n-th batch, and all get the whole result."""
     parts = [(rows, *rank_batch(rows)) for rows in batches[accelerator.process_index :: accelerator.num_processes]]
     if accelerator.num_processes > 1:
         parts = gather_object(parts)
-    invalid = sum(share * len(rows) for rows, _, share in parts) / max(len(cases), 1)
+    counted = sum(users for *_, users in parts)
+    mean = sum(share * users for *_, share, users in parts) / max(counted, 1)
     names = parts[0][1] if parts else ()
-    return RankedUsers([_in_case_order(cases, [(rows, *found[name]) for rows, found, _ in parts], name) for name in names],
-                       invalid)
+    return [_in_case_order(cases, [(rows, *found[name]) for rows, found, *_ in parts], name) for name in names], mean
 
 
 def _in_case_order(cases: Cases, parts: list[tuple[np.ndarray, Ragged, np.ndarray]], candidates: str) -> Rankings:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_items, fit_pairwise, user_states,
+    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_values, fit_pairwise, user_states,
 )
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.seeding import seed_everything
@@ -55,27 +55,33 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
                 "training": rows}
         items = vectors.items.cpu().numpy()
         return Embedding(items, meta, *(user_states(vectors, cases, split) for cases in (split.valid, split.test)),
-                         model={"items": items}, model_json={"fold_in": "mean"})
+                         model={"items": items, "users": model.users.detach().cpu().numpy()})
 
 
 def embed_users(histories: Ragged, tensors: Mapping[str, np.ndarray], model_json: Mapping[str, Any]) -> np.ndarray:
     """Vectors ``(n, D)`` of new users: the mean vector of their items, NaN without one."""
-    return mean_of_items(torch.from_numpy(tensors["items"]), histories).numpy()
+    return mean_of_neighbours(torch.from_numpy(tensors["items"]), histories).numpy()
 
 
-def mean_of_items(items: Tensor, histories: Ragged) -> Tensor:
+def embed_new_items(catalogue: Catalogue, takers: Ragged, tensors: Mapping[str, np.ndarray],
+                    model_json: Mapping[str, Any]) -> np.ndarray:
+    """Vectors ``(n, D)`` of new items: the mean vector of the users who took each, NaN for one that nobody took."""
+    return mean_of_neighbours(torch.from_numpy(tensors["users"]), takers).numpy()
+
+
+def mean_of_neighbours(vectors: Tensor, neighbours: Ragged) -> Tensor:
     """Embed users who were not trained on: ``(n, D)``, the mean vector of the different items of each history.
 
     Args:
-        items: ``(N, D)`` float.
-        histories: n rows of items; a row without any gives NaN.
+        vectors: ``(N, D)`` float, of items; of users for a new item.
+        neighbours: n rows of them; a row without any gives NaN.
     """
-    histories = distinct_items(histories)
-    values, offsets = (torch.from_numpy(array).to(items.device, torch.int64)
-                       for array in (histories.values, histories.offsets))
-    means = F.embedding_bag(values, items, offsets, mode="mean", include_last_offset=True)
+    neighbours = distinct_values(neighbours)
+    values, offsets = (torch.from_numpy(array).to(vectors.device, torch.int64)
+                       for array in (neighbours.values, neighbours.offsets))
+    means = F.embedding_bag(values, vectors, offsets, mode="mean", include_last_offset=True)
     return means.masked_fill((offsets.diff() == 0)[:, None], torch.nan)
 
 
 def _vectors(model: PairwiseModel) -> Vectors:
-    return Vectors(model.users.detach(), model.items.detach(), partial(mean_of_items, model.items.detach()))
+    return Vectors(model.users.detach(), model.items.detach(), partial(mean_of_neighbours, model.items.detach()))

@@ -215,7 +215,7 @@ def user_states(vectors: Vectors, cases: Cases, split: Split) -> np.ndarray:
     return states
 
 
-def distinct_items(histories: Ragged) -> Ragged:
+def distinct_values(histories: Ragged) -> Ragged:
     """Each history's different items, in the order of their index."""
     span = 1 + int(histories.values.max(initial=0))
     rows, values = np.divmod(np.unique(histories.row_of_value * span + histories.values), span)

@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
 
 from pipeline_lib.artifacts import Catalogue, Embedding, Split
+from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -55,22 +56,31 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     if config.encoder == "lsa":
         vectors, model, model_json = _fit_lsa(catalogue.texts, config, seed)
     else:
-        vectors, model, model_json = _encode(catalogue.texts, config, checkpoints, accelerator), {}, {}
+        vectors, model = _encode(catalogue.texts, config, checkpoints, accelerator), {}
+        model_json = {"encoder": config.encoder, "batch_size": config.batch_size}
     if config.normalise:
         vectors = _normalised(vectors)
     meta = {"source": "text", "encoder": config.encoder, "dimensions": vectors.shape[1], "normalise": config.normalise,
             "items_with_text": filled}
-    return Embedding(vectors, meta, model=model, model_json=model_json)
+    return Embedding(vectors, meta, model=model, model_json={**model_json, "normalise": config.normalise})
 
 
-def embed_texts(texts: Sequence[str], tensors: Mapping[str, np.ndarray], model_json: Mapping[str, Any],
-                normalise: bool) -> np.ndarray:
-    """Embed new texts with a fitted `lsa` model, as `embed_items` would have; ``(n, D)`` float32."""
-    terms = {term: place for place, term in enumerate(model_json["terms"])}
-    vectorizer = _vectorizer(model_json["ngram_max"], min_count=1, terms=terms)
-    vectorizer.idf_ = tensors["idf"]
-    vectors = (vectorizer.transform(texts) @ tensors["components"].T).astype(np.float32)
-    return _normalised(vectors) if normalise else vectors
+def embed_new_items(catalogue: Catalogue, takers: Ragged, tensors: Mapping[str, np.ndarray],
+                    model_json: Mapping[str, Any]) -> np.ndarray:
+    """Vectors ``(n, D)`` float32 of new items, from their texts alone, as `embed_items` would have made them.
+
+    Args:
+        takers: not used; here since every source that embeds new items takes the same arguments.
+    """
+    if "encoder" in model_json:
+        vectors = _load_encoder(model_json["encoder"], torch.device("cpu")).encode(
+            catalogue.texts, batch_size=model_json["batch_size"], show_progress_bar=False)
+    else:
+        terms = {term: place for place, term in enumerate(model_json["terms"])}
+        vectorizer = _vectorizer(model_json["ngram_max"], min_count=1, terms=terms)
+        vectorizer.idf_ = tensors["idf"]
+        vectors = (vectorizer.transform(catalogue.texts) @ tensors["components"].T).astype(np.float32)
+    return _normalised(vectors) if model_json["normalise"] else vectors
 
 
 def _fit_lsa(texts: Sequence[str], config: Config, seed: int) -> tuple[np.ndarray, dict, dict]:

@@ -47,7 +47,7 @@ def index_tables(raw_interactions: pl.DataFrame, items: pl.DataFrame | None, *, 
     for key in ("timestamp", "user"):  # two stable sorts by one key are faster than one sort by two
         if not interactions[key].is_sorted():
             interactions = interactions.sort(key, maintain_order=True)
-    return (interactions.to_arrow().cast(artifacts.INTERACTIONS), _item_table(item_ids, items, attributes, title, text),
+    return (interactions.to_arrow().cast(artifacts.INTERACTIONS), item_table(item_ids, items, attributes, title, text),
             pa.table([np.arange(len(user_ids), dtype=np.int32), user_ids.to_arrow().cast(pa.string())],
                      schema=artifacts.USERS))
 
@@ -70,8 +70,14 @@ def _timestamps(timestamps: pl.Series) -> pl.Series:
     return timestamps.cast(pl.Int64)
 
 
-def _item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list[str], title: str | None,
-                text: Sequence[str]) -> pa.Table:
+def item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list[str], title: str | None,
+               text: Sequence[str]) -> pa.Table:
+    """The items of ``item_ids``, in this order, as ``artifacts.ITEMS`` and one column ``attr_<name>`` for each attribute.
+
+    Args:
+        items: ``item_id`` and ``attributes``; one that is not among them has no title and no text.
+        title, text: as `index_tables`.
+    """
     table = pl.DataFrame({"item_id": item_ids})
     if items is not None:
         table = table.join(items, on="item_id", how="left", maintain_order="left", validate="m:1")

@@ -6,7 +6,7 @@ import torch
 
 from pipeline_lib.artifacts import read_tensors, write_embedding
 from pipeline_lib.embeddings import mf
-from pipeline_lib.embeddings.lightgcn import Config, embed_items, fold_in_users
+from pipeline_lib.embeddings.lightgcn import Config, embed_items, embed_new_items, fold_in
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
@@ -28,7 +28,7 @@ def with_item_nobody_took(split):
 
 def test_fold_in_worked_by_hand():
     layers = torch.tensor([[[1.0], [10.0], [7.0]], [[2.0], [20.0], [0.0]], [[400.0], [4000.0], [0.0]]])  # (3, N, 1)
-    users = fold_in_users(layers, torch.tensor([4, 1, 0]), Ragged.from_rows([[0], [0, 1, 0], [1, 2], [2], []]))
+    users = fold_in(layers, torch.tensor([4, 1, 0]), Ragged.from_rows([[0], [0, 1, 0], [1, 2], [2], []]))
     both = ((1 + 2) / (2 * 4) ** 0.5 + (10 + 20) / (2 * 1) ** 0.5) / 3  # the last layer is sent to nobody
     assert users[:4, 0].tolist() == pytest.approx([(1 + 2) / 2 / 3, both, (10 + 20) / 3, 0])
     assert users[4].isnan()
@@ -52,9 +52,21 @@ def test_a_user_folded_in_gets_its_vector_less_its_own_layer_0(tmp_path):
     split = block_split()
     propagated, ego = (embed(split, tmp_path / export, epochs=3, export=export) for export in ("propagated", "ego"))
     layers, degrees = (torch.from_numpy(propagated.model[name]) for name in ("item_layers", "item_degrees"))
-    folded = fold_in_users(layers, degrees, split.train).numpy()
+    folded = fold_in(layers, degrees, split.train).numpy()
     np.testing.assert_allclose(folded, propagated.users_test - ego.users_test / len(layers), atol=1e-6)
     assert np.abs(folded).max() > 0.01
+
+
+def test_an_item_folded_in_with_its_takers_gets_its_vector_less_its_own_layer_0(tmp_path):
+    split = block_split()
+    propagated, ego = (embed(split, tmp_path / export, epochs=3, export=export) for export in ("propagated", "ego"))
+    order = np.argsort(split.train.values, kind="stable")
+    takers = Ragged(split.train.row_of_value[order].astype(np.int32), np.concatenate([[0], np.cumsum(split.train_count)]))
+    folded = embed_new_items(None, takers, propagated.model, propagated.model_json)
+    np.testing.assert_allclose(folded, propagated.items - ego.items / 4, atol=1e-6)
+    users = ego.model["user_layers"][0]
+    np.testing.assert_allclose(embed_new_items(None, Ragged.from_rows([[0, 3], []]), ego.model, ego.model_json),
+                               [users[[0, 3]].mean(axis=0), np.full(users.shape[1], np.nan)], rtol=1e-5)
 
 
 def test_ego_exports_layer_0_of_the_same_fit(tmp_path):
@@ -79,8 +91,8 @@ def test_an_unseen_user_ranks_its_block_first_and_can_be_embedded_later(tmp_path
     assert np.isnan(without).all()
     write_embedding(tmp_path / "written", embedding)
     saved = read_tensors(tmp_path / "written" / "model" / "model.safetensors")
-    later = fold_in_users(*(torch.from_numpy(saved[name]) for name in ("item_layers", "item_degrees")),
-                          Ragged.from_rows([[8, 9, 10]]))
+    later = fold_in(*(torch.from_numpy(saved[name]) for name in ("item_layers", "item_degrees")),
+                    Ragged.from_rows([[8, 9, 10]]))
     np.testing.assert_allclose(later[0], folded, rtol=1e-6)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline_lib.artifacts import Cases, Split
-from pipeline_lib.embeddings.mf import Config, embed_items, mean_of_items
+from pipeline_lib.embeddings.mf import Config, embed_items, embed_new_items, mean_of_neighbours
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
@@ -55,9 +55,9 @@ def embed(split, folder, seed=0, **options):
                        accelerator=make_accelerator("fp32"), seed=seed)
 
 
-def test_the_mean_of_items_worked_by_hand():
+def test_the_mean_of_neighbours_worked_by_hand():
     items = torch.tensor([[1.0], [2.0], [6.0]])
-    means = mean_of_items(items, Ragged.from_rows([[2, 1, 2], [], [0]]))
+    means = mean_of_neighbours(items, Ragged.from_rows([[2, 1, 2], [], [0]]))
     assert means[[0, 2], 0].tolist() == [4, 1]
     assert means[1].isnan()
 
@@ -84,6 +84,13 @@ def test_an_unseen_user_is_the_mean_of_its_history_and_ranks_its_block_first(tmp
     np.testing.assert_allclose(folded, embedding.items[8:11].mean(axis=0), rtol=1e-5)
     assert set(np.argsort(-(embedding.items @ folded))[:ITEMS_A_BLOCK]) == set(range(8, 16))
     assert np.isnan(without).all() and np.isnan(embedding.users_valid[-2:]).all()
+
+
+def test_a_new_item_is_the_mean_of_the_users_who_took_it(tmp_path):
+    embedding = embed(block_split(), tmp_path, epochs=2)
+    found = embed_new_items(None, Ragged.from_rows([[1, 4], []]), embedding.model, embedding.model_json)
+    np.testing.assert_allclose(found[0], embedding.users_test[[1, 4]].mean(axis=0), rtol=1e-5)
+    assert np.isnan(found[1]).all()
 
 
 def assert_test_targets_are_not_read(embed_split, folder):

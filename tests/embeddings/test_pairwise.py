@@ -7,7 +7,7 @@ import torch
 from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.backbones.graph import BipartiteGraph
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_items, fit_pairwise, known_items, training_pairs,
+    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise, known_items, training_pairs,
     user_states, with_negatives,
 )
 from pipeline_lib.ragged import Ragged
@@ -108,8 +108,8 @@ def test_user_states_are_fitted_folded_in_or_missing():
     assert [row.tolist() for row in folded] == [[4, 2]]
 
 
-def test_distinct_items_of_each_history():
-    rows = distinct_items(Ragged.from_rows([[3, 1, 3], [], [0, 0]]))
+def test_distinct_values_of_each_history():
+    rows = distinct_values(Ragged.from_rows([[3, 1, 3], [], [0, 0]]))
     assert [row.tolist() for row in rows] == [[1, 3], [], [0]]
 
 

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from pipeline_lib.artifacts import Catalogue
-from pipeline_lib.embeddings.text import Config, embed_items, embed_texts
+from pipeline_lib.embeddings.text import Config, embed_items, embed_new_items
+from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 
 TEXTS = ["red nail polish", "blue nail polish", "red lipstick", "camping tent", "camping stove", "tent pegs", ""]
+NOBODY = Ragged.from_rows([[]] * len(TEXTS))
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_vectors_have_length_one_and_none_where_there_is_no_text(catalogue, chec
 
 def test_a_saved_model_embeds_a_text_as_the_fit_did(catalogue, checkpoints):
     embedding = embed(catalogue, checkpoints, ngram_max=2)
-    again = embed_texts(TEXTS, embedding.model, embedding.model_json, normalise=True)
+    again = embed_new_items(catalogue, NOBODY, embedding.model, embedding.model_json)
     np.testing.assert_allclose(again, embedding.items, atol=1e-5)
 
 

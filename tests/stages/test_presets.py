@@ -1,12 +1,15 @@
 """Every preset, and every kind that no preset has, through every stage on a tiny demo shop."""
 
+import collections
 import json
+import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, cli
 from pipeline_lib.cli import compose
 from stages import build_sequences, decode, embed, evaluate, finetune, quantize
 from tests.conftest import ROOT, TINY
@@ -22,26 +25,37 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(project, tmp_path_factory):
-    """Runs what comes behind `split`, in this process; the folder with its artifacts and reports."""
+    """Runs what comes behind `split`, in this process, once a variant; the folder with its artifacts and reports."""
+    done = {}
+
     def run_variant(name: str) -> Path:
-        folder = tmp_path_factory.mktemp(name)
-        tree = yaml.safe_load(compose([*TINY, *VARIANTS[name]]))
-        (folder / "params.yaml").write_text(yaml.safe_dump(tree))
-        common = {"timing": folder / "timing.json", "params": folder / "params.yaml"}
-        items, split = project.folder / "data/ingest/items.parquet", project.folder / "data/split"
-        for source in tree["embed"]["sources"]:
-            embed.main(source, items, split, folder / "embed" / source, **common)
-        vectors, cf_vectors = (folder / "embed" / tree["tokenizer"][key] for key in ("source", "cf_source"))
-        quantize.main(vectors, cf_vectors, split, items, folder / "tokens", folder / "tokenizer.json", folder / "usage.csv", **common)
-        build_sequences.main(split, items, folder / "tokens", folder / "sequences", **common)
-        inputs = (folder / "sequences", folder / "tokens", vectors, cf_vectors, split)
-        finetune.main(*inputs, folder / "model", **common)
-        decode.main(folder / "model", *inputs, folder / "predictions", **common)
-        evaluate.main(folder / "predictions", split, folder / "tokens", folder / "model", folder / "metrics.json",
-                      folder / "popularity.csv", folder / "history.csv", folder / "figures", **common)
-        return folder
+        if name not in done:
+            done[name] = tmp_path_factory.mktemp(name)
+            run_stages(done[name], VARIANTS[name], project.folder)
+        return done[name]
 
     return run_variant
+
+
+def run_stages(folder: Path, overrides: list[str], project: Path) -> None:
+    tree = yaml.safe_load(compose([*TINY, *overrides]))
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    data = folder / "data"
+    data.mkdir()
+    for stage in ("ingest", "split"):
+        (data / stage).symlink_to(project / "data" / stage)
+    common = {"timing": folder / "timing.json", "params": folder / "params.yaml"}
+    items, split = data / "ingest/items.parquet", data / "split"
+    for source in tree["embed"]["sources"]:
+        embed.main(source, items, split, data / "embed" / source, **common)
+    vectors, cf_vectors = (data / "embed" / tree["tokenizer"][key] for key in ("source", "cf_source"))
+    quantize.main(vectors, cf_vectors, split, items, data / "tokens", folder / "tokenizer.json", folder / "usage.csv", **common)
+    build_sequences.main(split, items, data / "tokens", data / "sequences", **common)
+    inputs = (data / "sequences", data / "tokens", vectors, cf_vectors, split)
+    finetune.main(*inputs, data / "model", **common)
+    decode.main(data / "model", *inputs, data / "predictions", **common)
+    evaluate.main(data / "predictions", split, data / "tokens", data / "model", folder / "metrics.json",
+                  folder / "popularity.csv", folder / "history.csv", folder / "figures", **common)
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +71,70 @@ def test_it_runs_through_every_stage(run, project, name):
     assert figures["users"] == popularity["users"] > 100 and metrics["decode"]["invalid_share"] == 0
     assert 0 <= figures["ndcg@10"] <= figures["recall@10"] <= 1 and metrics["test"]["unseen"]["users"] > 0
     split = artifacts.read_split(project.folder / "data/split")
-    rankings = artifacts.read_predictions(folder / "predictions/test.parquet", split.num_items)["all"]
+    rankings = artifacts.read_predictions(folder / "data/predictions/test.parquet", split.num_items)["all"]
     assert all(0 < len(row) <= 30 and not set(row) & set(history)
                for row, history in zip(rankings.items, split.test.histories, strict=True))
     if name == "popularity":  # the same lists but for the order of items that were taken equally often
         assert figures["recall@30"] == pytest.approx(popularity["recall@30"], abs=0.05)
+
+
+@pytest.fixture
+def sidflow(monkeypatch, capsys):
+    """Runs `sidflow ...` in a folder; what it printed."""
+    def run_command(folder: Path, *arguments: str) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["sidflow", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run_command
+
+
+def ids_of(printed: str) -> list[str]:
+    return [line.split()[2] for line in printed.splitlines()]
+
+
+def test_an_item_is_added_and_recommended_without_training(run, project, sidflow, tmp_path):
+    """It was taken by those who took another: it is recommended beside it, to known users and to new ones."""
+    folder, split = run("tokenrec"), artifacts.read_split(project.folder / "data/split")
+    items, users = (artifacts.read_table(project.folder / f"data/ingest/{name}.parquet", schema)[f"{name[:-1]}_id"].to_pylist()
+                    for name, schema in (("items", artifacts.ITEMS), ("users", artifacts.USERS)))
+    history = ",".join(items[item] for item in split.train[0][-5:])
+    before = ids_of(sidflow(folder, "recommend", "--history", history, "-k", "10"))
+    twin = items.index(before[0])
+    takers = split.train_users[[twin in row for row in split.train]]
+    (tmp_path / "new.csv").write_text("item_id,title\nNEW1,A thing that is new\n")
+    (tmp_path / "taken.csv").write_text("user_id,item_id\n" + "".join(f"{users[user]},NEW1\n" for user in takers))
+    sidflow(folder, "items", "add", str(tmp_path / "new.csv"), "--taken", str(tmp_path / "taken.csv"))
+    try:
+        assert "NEW1  A thing that is new" in sidflow(folder, "items", "list")
+        after = sidflow(folder, "recommend", "--history", history, "-k", "10")
+        assert "NEW1  A thing that is new  (new)" in after and before[0] in ids_of(after)
+        assert len(ids_of(sidflow(folder, "recommend", "--history", f"{history},NEW1", "-k", "5"))) == 5
+        known = sidflow(folder, "recommend", "--user", users[split.test.users[0]], "-k", str(len(items) + 1))
+        assert "NEW1" in ids_of(known)
+    finally:
+        sidflow(folder, "items", "clear")
+    assert ids_of(sidflow(folder, "recommend", "--history", history, "-k", "10")) == before
+
+
+def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp_path):
+    """It has the text of another item, and so its codes, with the next free suffix."""
+    folder, catalogue = run("tiger"), artifacts.read_catalogue(project.folder / "data/ingest/items.parquet")
+    identifiers = artifacts.read_identifiers(folder / "data/tokens")
+    shared = collections.Counter(map(tuple, identifiers.codes[:, :-1].tolist()))
+    like = next(item for item, codes in enumerate(identifiers.codes[:, :-1].tolist())
+                if shared[tuple(codes)] < identifiers.level_sizes[-1])
+    row = {"item_id": "NEW1", **{name: values[like] for name, values in catalogue.attributes.items()}}
+    pl.DataFrame([row]).write_parquet(tmp_path / "new.parquet")
+    sidflow(folder, "items", "add", str(tmp_path / "new.parquet"))
+    try:
+        arguments = ("recommend", "--history", catalogue.item_ids[like - 1], "-k", str(len(catalogue)))
+        assert {"NEW1", catalogue.item_ids[like]} <= set(ids_of(sidflow(folder, *arguments)))
+    finally:
+        sidflow(folder, "items", "clear")
 
 
 def test_every_kind_of_every_axis_is_in_some_variant():

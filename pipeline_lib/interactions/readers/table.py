@@ -35,8 +35,18 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     item_path = find_optional_file(folder, *_named("items"))
     if item_path is None or item_path == path:
         return interactions, None
-    items = _read_table(item_path, {names["item_id"]: "item_id"}, [names["item_id"]], others=True)
-    return interactions, RawFile(item_path, items, names)
+    return interactions, read_items(item_path, names["item_id"])
+
+
+def read_items(path: Path, item_id: str = "item_id") -> RawFile:
+    """One table of items: the column ``item_id`` and attributes."""
+    return RawFile(path, _read_table(path, {item_id: "item_id"}, [item_id], others=True), {"item_id": item_id})
+
+
+def read_pairs(path: Path) -> RawFile:
+    """One table of interactions, of which ``user_id`` and ``item_id`` are read."""
+    names = {name: name for name in ("user_id", "item_id")}
+    return RawFile(path, _read_table(path, names, list(names), others=False), names)
 
 
 def _named(stem: str) -> list[str]:

@@ -1,0 +1,131 @@
+"""`sidflow recommend` and `sidflow items`: the last run's artifacts rank for anybody, new items included."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from pipeline_lib import artifacts
+from pipeline_lib.params import Params
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.variants import embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
+
+items_app = typer.Typer(no_args_is_help=True, help="Items that came after the last run: they are recommended without training.")
+PARAMS = Path("params.yaml")
+ITEMS, USERS, ADDED = (Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet"),
+                       Path("data/added/items.parquet"))
+SPLIT, TOKENS, SEQUENCES, EMBED = (Path("data/split"), Path("data/tokens"), Path("data/sequences"), Path("data/embed"))
+MODEL, PREDICTIONS = Path("data/model"), Path("data/predictions")
+
+Lists = tuple[np.ndarray, np.ndarray]  # items and scores, best first
+
+
+def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
+              history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+              k: Annotated[int, typer.Option("-k", help="How many items.")] = 10, params: Path = PARAMS) -> None:
+    """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
+    if (user is None) == (history is None):
+        raise ValueError("give either --user or --history")
+    catalogue = artifacts.read_catalogue(ITEMS)
+    added = artifacts.read_added_items(ADDED, len(catalogue))
+    if user is not None:
+        items, scores = _of_user(user, catalogue, added, k, params)
+    else:
+        items, scores = _of_history(history.split(","), catalogue, added, k, params)
+    for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
+        place, known = (item, catalogue) if item < len(catalogue) else (item - len(catalogue), added[0])
+        new = "" if known is catalogue else "  (new)"
+        typer.echo(f"{rank:3d}  {score:8.3f}  {known.item_ids[place]}  {known.titles[place]}{new}")
+
+
+@items_app.command("add")
+def add_items(file: Path, taken: Annotated[Path | None, typer.Option(help="user_id,item_id: who took them already.")] = None,
+              params: Path = PARAMS) -> None:
+    """Add the items of a CSV, TSV or Parquet file (item_id and attributes) to those that `sidflow recommend` ranks."""
+    from pipeline_lib.interactions.new_items import read_new_items
+
+    ingest, catalogue = load_params(params).ingest, artifacts.read_catalogue(ITEMS)
+    items, takers = read_new_items(file, taken, catalogue.item_ids, artifacts.read_user_ids(USERS), lists=ingest.lists,
+                                   title=ingest.title, text=ingest.text, attributes=list(catalogue.attributes))
+    before, after = artifacts.read_added_items(ADDED, len(catalogue)), len(items)
+    twice = set(before[0].item_ids) & set(items["item_id"].to_pylist())
+    if twice:
+        raise ValueError(f"{file}: item {min(twice)} was added before; `sidflow items clear` forgets all added items")
+    artifacts.add_items(ADDED, items, takers)
+    typer.echo(f"added {after} items, {len(before[0]) + after} in all; `sidflow recommend` ranks them from now on. "
+               "To train on them, add them to the raw data and run `dvc repro`")
+
+
+@items_app.command("list")
+def list_items() -> None:
+    """The items that were added since ingest."""
+    catalogue, takers = artifacts.read_added_items(ADDED, len(artifacts.read_catalogue(ITEMS)))
+    for item_id, title, users in zip(catalogue.item_ids, catalogue.titles, takers.lengths, strict=True):
+        typer.echo(f"{item_id}  {title}  ({users} users)")
+
+
+@items_app.command("clear")
+def clear_items() -> None:
+    """Forget all added items."""
+    ADDED.unlink(missing_ok=True)
+
+
+def _of_user(user: str, catalogue: artifacts.Catalogue, added: tuple[artifacts.Catalogue, Ragged], k: int,
+             params: Path) -> Lists:
+    """The list that decode made; with new items, one made now."""
+    ids = artifacts.read_user_ids(USERS)
+    if user not in ids:
+        raise ValueError(f"--user {user}: no such user in {USERS}; ids look like {ids[0]}; for anybody else give --history")
+    rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
+    rows = np.flatnonzero(rankings.users == ids.index(user))
+    if not len(rows):
+        raise ValueError(f"--user {user}: not among the test users (too short a history?); give --history instead")
+    if len(added[0]):
+        cases = artifacts.read_split(SPLIT).test
+        return _rank(cases.take(np.flatnonzero(cases.users == ids.index(user))), added, k, load_params(params))
+    start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
+    return rankings.items.values[start:stop], rankings.scores[start:stop]
+
+
+def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, added: tuple[artifacts.Catalogue, Ragged], k: int,
+                params: Path) -> Lists:
+    """Rank for a user whom no stage has seen."""
+    known = {item_id: item for item, item_id in enumerate([*catalogue.item_ids, *added[0].item_ids])}
+    unknown = [item_id for item_id in item_ids if item_id not in known]
+    if unknown:
+        raise ValueError(f"--history: item {unknown[0]} is not in {ITEMS}; ids look like {catalogue.item_ids[0]}")
+    new_user = len(artifacts.read_user_ids(USERS))
+    cases = artifacts.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
+                            Ragged.from_rows([[0]]), np.array([False]))
+    return _rank(cases, added, k, load_params(params))
+
+
+def _rank(case: artifacts.Cases, added: tuple[artifacts.Catalogue, Ragged], k: int, config: Params) -> Lists:
+    """Rank for one user, known or new, among the items of the run and the added ones."""
+    from pipeline_lib.serving import with_new_items, with_new_user
+    from pipeline_lib.training.device import make_accelerator
+
+    sources = [_source(name) for name in (config.tokenizer.source, config.tokenizer.cf_source)]
+    inputs = artifacts.read_recommender_inputs(SEQUENCES, TOKENS, EMBED / config.tokenizer.source,
+                                               EMBED / config.tokenizer.cf_source, SPLIT, ())
+    tokenizer, num_items = tokenizer_for(config.tokenizer.kind), inputs.split.num_items
+    if not case.seen[0] and inputs.users and case.users[0] >= len(inputs.users["test"]):
+        trained = case.histories.values[case.histories.values < num_items]
+        inputs = with_new_user(inputs, int(case.users[0]), Ragged.from_rows([trained]), sources[0], tokenizer)
+    if len(added[0]):
+        inputs = with_new_items(inputs, *added, *sources, tokenizer)
+    decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False, index=None)
+    examples = sequences_for(config.recommender.kind).examples_of_cases(case, inputs.identifiers, config.sequences)
+    ranker = recommender_for(config.recommender.kind).load_ranker(
+        artifacts.read_model(MODEL), inputs, decode, accelerator=make_accelerator(config.training.precision),
+        seed=config.seed)
+    ranking = ranker.rank(examples, case).rankings[0]
+    return ranking.items.values, ranking.scores
+
+
+def _source(name: str):
+    from pipeline_lib.serving import Source
+
+    return Source(name, embedding_for(name), *artifacts.read_embedding_model(EMBED / name))
