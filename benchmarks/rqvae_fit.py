@@ -1,4 +1,4 @@
-"""Time to a quality of an RQ-VAE: `fit_residual_vae` against a plain run.
+"""Time to a quality of an RQ-VAE: `fit_autoencoder` against a plain run.
 
 The plain run is what public code does: default initial weights, random codebooks that nothing revives, a DataLoader
 over rows, batches of 1,024, straight AdamW, a fixed number of epochs. Both have the same layers, the same loss and
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline_lib import artifacts
 from pipeline_lib.quantizers.collisions import collision_rate
-from pipeline_lib.quantizers.residual_fitting import fit_residual_vae
+from pipeline_lib.quantizers.residual_fitting import fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
 
 ITEMS, DIMENSIONS, HIDDEN, LATENT, LEVELS, CODEBOOK_SIZE = 6000, 128, (256, 128, 64), 32, 3, 128
@@ -89,9 +89,9 @@ def run_ours(vectors: Tensor, epochs: int) -> tuple[float, list[dict[str, float]
     generator = torch.Generator().manual_seed(0)
     started = time.perf_counter()
     model = ResidualVAE(DIMENSIONS, HIDDEN, LATENT, LEVELS, CODEBOOK_SIZE, generator, scale_for(vectors))
-    history = fit_residual_vae(model, vectors, epochs=epochs, batch_size=BATCH, learning_rate=2e-3, weight_decay=0.0,
-                               commitment=0.25, kmeans_init=True, revive_dead=True, patience=epochs,
-                               generator=generator)
+    history = fit_autoencoder(model, vectors, epochs=epochs, batch_size=BATCH, learning_rate=2e-3, weight_decay=0.0,
+                              commitment=0.25, kmeans_init=True, revive_dead=True, patience=epochs,
+                              generator=generator)
     return time.perf_counter() - started, history
 
 

@@ -157,7 +157,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class RecommenderInputs:
-    """What a recommender may be trained on and rank with: ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``.
+    """What a recommender may be trained on and rank with: ``examples`` by part, ``vectors`` and ``cf_vectors (N, D)``,
+    vectors of several positions side by side.
 
     ``users``: ``valid`` and ``test`` -> ``(U, D)``, the users of the source of ``vectors``, where it models them;
     ``embedder`` and ``embedder_json``: that source's model, which a recommender may start from, empty where it has
@@ -406,7 +407,8 @@ def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vec
     held, texts = read_split(split), sequences / "items.parquet"
     return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet") for name in parts},
                              read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
-                             read_item_vectors(vectors, held.num_items), read_item_vectors(cf_vectors, held.num_items),
+                             *(read_item_vectors(folder, held.num_items).reshape(held.num_items, -1)
+                               for folder in (vectors, cf_vectors)),
                              read_user_vectors(vectors), *read_embedding_model(vectors),
                              read_catalogue(texts) if texts.exists() else None)
 

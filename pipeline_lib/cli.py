@@ -15,6 +15,7 @@ from pipeline_lib import artifacts
 from pipeline_lib.command import run_app
 from pipeline_lib.params import IngestParams, params_from_tree, parse
 from pipeline_lib.recommend_cli import items_app, recommend
+from pipeline_lib.reporting import commands
 from pipeline_lib.variants import check_pipeline, load_params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -23,6 +24,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Raw data: check it, place it 
 app.add_typer(data_app, name="data")
 app.add_typer(items_app, name="items")
 app.command("recommend")(recommend)
+for command in (commands.record, commands.results, commands.report, commands.compare, commands.export):
+    app.command()(command)
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")

@@ -104,7 +104,7 @@ def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, added: tupl
 
 def _rank(case: artifacts.Cases, added: tuple[artifacts.Catalogue, Ragged], k: int, config: Params) -> Lists:
     """Rank for one user, known or new, among the items of the run and the added ones."""
-    from pipeline_lib.serving import with_new_items, with_new_user
+    from pipeline_lib.serving import with_added_items, with_new_items, with_new_user
     from pipeline_lib.training.device import make_accelerator
 
     sources = [_source(name) for name in (config.tokenizer.source, config.tokenizer.cf_source)]
@@ -118,9 +118,11 @@ def _rank(case: artifacts.Cases, added: tuple[artifacts.Catalogue, Ragged], k: i
         inputs = with_new_items(inputs, *added, *sources, tokenizer)
     decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False, index=None)
     examples = sequences_for(config.recommender.kind).examples_of_cases(case, inputs.identifiers, config.sequences)
-    ranker = recommender_for(config.recommender.kind).load_ranker(
-        artifacts.read_model(MODEL), inputs, decode, accelerator=make_accelerator(config.training.precision),
-        seed=config.seed)
+    recommender, model = recommender_for(config.recommender.kind), artifacts.read_model(MODEL)
+    if len(added[0]):
+        model = with_added_items(model, inputs.vectors[num_items:], recommender)
+    ranker = recommender.load_ranker(model, inputs, decode, accelerator=make_accelerator(config.training.precision),
+                                     seed=config.seed)
     ranking = ranker.rank(examples, case).rankings[0]
     return ranking.items.values, ranking.scores
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Catalogue, Identifiers, RecommenderInputs, Split
+from pipeline_lib.artifacts import Catalogue, Identifiers, Model, RecommenderInputs, Split
 from pipeline_lib.ragged import Ragged
 
 
@@ -39,7 +39,7 @@ class Source:
         if nothing.any():
             raise ValueError(f"item {catalogue.item_ids[int(np.argmax(nothing))]}: embedding source {self.name} embeds an "
                              "item by the users who took it, and none is known; give them with --taken")
-        return vectors
+        return vectors.reshape(len(vectors), -1)
 
 
 def with_new_items(inputs: RecommenderInputs, catalogue: Catalogue, takers: Ragged, source: Source, cf_source: Source,
@@ -65,6 +65,20 @@ def with_new_items(inputs: RecommenderInputs, catalogue: Catalogue, takers: Ragg
                    vectors=np.concatenate([inputs.vectors, vectors]),
                    cf_vectors=np.concatenate([inputs.cf_vectors, cf_vectors]),
                    identifiers=_with_codes(inputs.identifiers, vectors, catalogue, tokenizer))
+
+
+def with_added_items(model: Model, vectors: np.ndarray, recommender: ModuleType) -> Model:
+    """The model with what it keeps of each item, for new items with ``vectors (n, D)``.
+
+    Raises:
+        ValueError: if it keeps codes of its own, which no tokenizer gives to new items.
+    """
+    if model.item_vectors is not None:
+        return recommender.add_items(model, vectors)
+    if model.item_codes is not None:
+        raise ValueError(f"recommender.kind={model.config['kind']} changed the codes of items while it was trained, and "
+                         "gives none to new ones; re-run the pipeline with them among the data")
+    return model
 
 
 def with_new_user(inputs: RecommenderInputs, user: int, history: Ragged, source: Source,

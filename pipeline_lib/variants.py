@@ -48,6 +48,7 @@ class Recommender:
 
 
 EMBEDDINGS: Mapping[str, Embedding] = {
+    "dense": Embedding("pipeline_lib.embeddings.dense", users=False),
     "lightgcn": Embedding("pipeline_lib.embeddings.lightgcn", users=True),
     "mf": Embedding("pipeline_lib.embeddings.mf", users=True),
     "popularity": Embedding("pipeline_lib.embeddings.popularity", users=True),
@@ -63,7 +64,10 @@ TOKENIZERS: Mapping[str, Tokenizer] = {
     "sequential": Tokenizer("pipeline_lib.tokenizers.sequential", "codes"),
     "cid": Tokenizer("pipeline_lib.tokenizers.cid", "codes"),
     "semantic": Tokenizer("pipeline_lib.tokenizers.semantic", "codes"),
+    "kmeans": Tokenizer("pipeline_lib.tokenizers.kmeans", "codes"),
+    "letter": Tokenizer("pipeline_lib.tokenizers.letter", "codes"),
     "mq": Tokenizer("pipeline_lib.tokenizers.mq", "codes"),
+    "set": Tokenizer("pipeline_lib.tokenizers.set", "sets"),
     "none": Tokenizer("pipeline_lib.tokenizers.none", "none"),
 }
 RECOMMENDERS: Mapping[str, Recommender] = {
@@ -73,6 +77,10 @@ RECOMMENDERS: Mapping[str, Recommender] = {
                                  reads=("codes",), decoders=("beam", "soft_beam"), tokenizers=("rqvae",)),
     "retrieval_lm": Recommender("pipeline_lib.recommenders.retrieval_lm", "pipeline_lib.sequences.item_examples",
                                 reads=("codes",), decoders=("ground",)),
+    "instruction_lm": Recommender("pipeline_lib.recommenders.instruction_lm", "pipeline_lib.sequences.instruction_examples",
+                                  reads=("codes",), decoders=("beam", "soft_beam"), texts=True),
+    "set_query": Recommender("pipeline_lib.recommenders.set_query", "pipeline_lib.sequences.item_examples",
+                             reads=("sets",), decoders=("ground",)),
     "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
                        reads=("none",), decoders=("ground",)),
 }

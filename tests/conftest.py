@@ -12,7 +12,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["tokenizer.rqvae.epochs=3", "tokenizer.rqvae.codebook_size=16", "tokenizer.rqkmeans.codebook_size=16",
         "training.epochs=2", "embed.text.dimensions=16", "decode.beam_size=30", "embed.sasrec.epochs=3", "embed.mf.epochs=10",
-        "embed.lightgcn.epochs=10", "recommender.joint_seq2seq.final_epochs=1"]
+        "embed.lightgcn.epochs=10", "recommender.joint_seq2seq.final_epochs=1", "embed.dense.epochs=2", "tokenizer.kmeans.codebook_size=16",
+        "tokenizer.letter.epochs=3", "tokenizer.letter.codebook_size=16",
+        "recommender.instruction_lm.joint_epochs=1"]
 
 
 class Project:

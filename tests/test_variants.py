@@ -18,9 +18,10 @@ def params_of(*overrides):
 
 # What an ablation takes away, not every paper has: there it is refused, or changes nothing that runs.
 BY_VECTORS = {"lightgcn", "mf", "popularity", "sasrec"}  # no codes
-IMPOSSIBLE = {*product(BY_VECTORS, ("random_codes", "rqkmeans", "soft_beam")),
-              *product(("etegrec",), ("random_codes", "rqkmeans")),  # etegrec goes on training an RQ-VAE
-              ("tokenrec", "soft_beam")}
+SETS = {"setrec", "e4srec"}
+OTHER_CODES = ("random_codes", "rqkmeans", "no_dense_tokenizer")
+IMPOSSIBLE = {*product(BY_VECTORS | SETS, (*OTHER_CODES, "soft_beam")), ("tokenrec", "soft_beam"),
+              *product(("etegrec",), ("random_codes", "rqkmeans"))}  # etegrec goes on training an RQ-VAE
 
 
 @pytest.mark.parametrize(("paper", "ablation"), list(product(GROUPS["paper"], GROUPS["ablation"])))
@@ -62,7 +63,8 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("recommender.kind=joint_seq2seq", "tokenizer.kind=opq"),
      "tokenizer.kind=opq does not fit recommender.kind=joint_seq2seq, which trains on with rqvae; .* fit: rqvae"),
     (("recommender.kind=joint_seq2seq", "sequences.user_buckets=7"), "joint_seq2seq has no user tokens"),
-    (("tokenizer.kind=set",), "tokenizer.kind is set; known: "),
+    (("tokenizer.kind=set",), "tokenizer.kind=set does not fit recommender.kind=seq2seq, which reads codes; .* fit: rqvae, "),
+    (("tokenizer.kind=tiger",), "tokenizer.kind is tiger; known: "),
     (("decode.top_k=10",), "decode.top_k=10 is shorter than the largest of evaluate.ks"),
     (("decode.beam_size=20",), "decode.beam_size=20 cannot yield decode.top_k=30 items; set decode.beam_size=30"),
     (("decode.index=flat",), "decode.index=flat does not fit decode.kind=beam"),

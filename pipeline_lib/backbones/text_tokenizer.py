@@ -1,4 +1,4 @@
-"""Text tokenizers of backbones: a pretrained one, or words alone; with entries added for codes; kept as JSON.
+"""Text tokenizers of backbones: a pretrained one, words alone, or pieces of words (byte-level BPE); with entries added for codes; kept as JSON.
 
 Nothing but JSON is read back (`TextTokenizer.from_json`), so a trained model needs no network and no pickle.
 """
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.trainers import WordLevelTrainer
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
+from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -40,6 +41,14 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids, without an end."""
         return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same for many texts, in parallel."""
+        return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def id_of(self, token: str) -> int:
         """The id of one vocabulary entry.
@@ -77,14 +86,33 @@ def train_word_tokenizer(texts: Sequence[str]) -> TextTokenizer:
     return TextTokenizer(backend)
 
 
+def train_byte_tokenizer(texts: Sequence[str], size: int) -> TextTokenizer:
+    """Byte-level BPE with at most ``size`` entries: any text can be encoded, and decoded to itself.
+
+    Equal texts give an equal tokenizer. Source: Radford et al. 2019 (GPT-2), section 2.2.
+
+    Raises:
+        ValueError: if there is no room for the 256 bytes.
+    """
+    alphabet, special = sorted(ByteLevel.alphabet()), [PAD, END]
+    if size < len(alphabet) + len(special):
+        raise ValueError(f"params: backbone.vocabulary is {size}, but bytes alone need {len(alphabet) + len(special)}; "
+                         "raise it")
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trainer = BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    return TextTokenizer(backend)
+
+
 def load_text_tokenizer(name_or_folder: str) -> TextTokenizer:
-    """The tokenizer of a pretrained model, without remote code.
+    """The tokenizer of a pretrained model, without remote code; one that has no padding token pads with its end.
 
     Args:
         name_or_folder: a Hugging Face name or a local folder.
 
     Raises:
-        ValueError: if there is none, it cannot be downloaded, or it names no padding or end token.
+        ValueError: if there is none, it cannot be downloaded, or it names no end token.
     """
     from transformers import AutoTokenizer  # seconds, which a word tokenizer does not need
 
@@ -93,7 +121,8 @@ def load_text_tokenizer(name_or_folder: str) -> TextTokenizer:
     except (OSError, ValueError) as error:
         raise ValueError(f"no text tokenizer at {name_or_folder} ({str(error).splitlines()[0]}); give a local folder "
                          "with tokenizer.json, or set pretrained to null to train one") from error
-    if not loaded.is_fast or loaded.pad_token is None or loaded.eos_token is None:
-        raise ValueError(f"the text tokenizer at {name_or_folder} has no tokenizer.json form, or no padding or end "
-                         "token; take that of a T5")
-    return TextTokenizer(Tokenizer.from_str(loaded.backend_tokenizer.to_str()), loaded.pad_token, loaded.eos_token)
+    if not loaded.is_fast or loaded.eos_token is None:
+        raise ValueError(f"the text tokenizer at {name_or_folder} has no tokenizer.json form, or no end token; take that "
+                         "of a T5, or of an OPT")
+    pad = loaded.pad_token or loaded.eos_token
+    return TextTokenizer(Tokenizer.from_str(loaded.backend_tokenizer.to_str()), pad, loaded.eos_token)

@@ -31,7 +31,12 @@ Collate = Callable[[Examples, np.ndarray], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Network:
-    """The sizes of a T5 trained from scratch; ``softmax``: over the whole ``vocabulary``, or the codes of a ``level``."""
+    """The sizes of a T5 trained from scratch; ``softmax``: over the whole ``vocabulary``, or the codes of a ``level``.
+
+    ``softmax_temperature``: tau, which the training and validation loss divides logits by; below 1 it presses harder on
+    hard negatives (Wang et al. 2024, LETTER, ranking-guided generation loss). Ranking does not divide: its scores are
+    those of tau = 1.
+    """
 
     layers: int
     heads: int
@@ -40,6 +45,7 @@ class Network:
     feed_forward: int
     dropout: float
     softmax: str = "vocabulary"
+    softmax_temperature: float = 1.0
 
 
 class CodeSeq2Seq(nn.Module):
@@ -55,6 +61,9 @@ class CodeSeq2Seq(nn.Module):
         if network.softmax == "level" and vocabulary.has_ends:
             raise ValueError("params: softmax=level needs identifiers of one length, but these vary, and their end "
                              "belongs to no level; set softmax=vocabulary")
+        if network.softmax_temperature <= 0:
+            raise ValueError(f"params: softmax_temperature is {network.softmax_temperature}, expected a number above 0")
+        self.temperature = network.softmax_temperature
         self.vocabulary, self.over_level = vocabulary, network.softmax == "level"
         self.t5 = build_t5(vocabulary.size, network.width, network.layers, network.heads, network.head_size,
                            network.feed_forward, network.dropout, pad_id=PAD)
@@ -74,7 +83,7 @@ class CodeSeq2Seq(nn.Module):
 
     def loss(self, decoded: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy of ``labels (B, L)`` given ``decoded (B, L, D)``, and how many labels there were."""
-        decoded, table = decoded * self.t5.config.d_model**-0.5, self.t5.lm_head.weight
+        decoded, table = decoded * (self.t5.config.d_model**-0.5 / self.temperature), self.t5.lm_head.weight
         count = (labels != IGNORED).sum()
         if not self.over_level:
             logits = F.linear(decoded, table).float().flatten(0, 1)

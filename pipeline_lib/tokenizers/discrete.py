@@ -16,6 +16,9 @@ from pipeline_lib.quantizers.collisions import resolve_collisions
 def flat_vectors(vectors: np.ndarray) -> np.ndarray:
     """One vector an item, ``(N, D)`` float32: the v vectors of ``(N, v, D)`` one after the other, ``(N, v * D)``.
 
+    Squared distances of items are then the sum of those of their v vectors. Nothing is centred: clusters move with
+    their vectors, and networks have biases. `tokenizers.kmeans` alone keeps the vectors apart.
+
     Raises:
         ValueError: for any other number of axes.
     """

@@ -21,7 +21,7 @@ from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.evaluation.code_quality import describe_codes, mean_squared_error
 from pipeline_lib.quantizers.codebook import squared_distances
 from pipeline_lib.quantizers.parallel import ParallelVAE, decode_parallel, encode_parallel
-from pipeline_lib.quantizers.residual_fitting import fit_residual_vae
+from pipeline_lib.quantizers.residual_fitting import fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import scale_for
 from pipeline_lib.seeding import numpy_generator, torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_positive
@@ -125,12 +125,12 @@ def _fit(vectors: np.ndarray, config: Config, entity: str, seed: int) -> tuple[P
                         torch_generator(seed, f"mq {entity} weights"), scale_for(table), config.mask, config.dropout)
     with torch.random.fork_rng(devices=[]):  # masks and dropout draw from the global generator
         torch.manual_seed(torch_generator(seed, f"mq {entity} masks").initial_seed())
-        history = fit_residual_vae(model, table, epochs=config.epochs, batch_size=config.batch_size,
-                                   learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                                   commitment=config.commitment, kmeans_init=config.kmeans_init,
-                                   revive_dead=config.revive_dead, patience=config.patience,
-                                   generator=torch_generator(seed, f"mq {entity} training"),
-                                   validation=torch.from_numpy(vectors[held_out]) if len(held_out) else None)
+        history = fit_autoencoder(model, table, epochs=config.epochs, batch_size=config.batch_size,
+                                  learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+                                  commitment=config.commitment, kmeans_init=config.kmeans_init,
+                                  revive_dead=config.revive_dead, patience=config.patience,
+                                  generator=torch_generator(seed, f"mq {entity} training"),
+                                  validation=torch.from_numpy(vectors[held_out]) if len(held_out) else None)
     return model, history
 
 

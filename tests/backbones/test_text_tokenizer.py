@@ -3,7 +3,9 @@ import json
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer, train_word_tokenizer
+from pipeline_lib.backbones.text_tokenizer import (
+    TextTokenizer, load_text_tokenizer, train_byte_tokenizer, train_word_tokenizer,
+)
 
 NAMES = [f"<{entity}-{level}-{code}>" for entity in ("item", "user") for level in range(3) for code in range(12)]
 
@@ -66,3 +68,45 @@ def test_a_pretrained_tokenizer_is_read_from_a_folder(tokenizer, tmp_path):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no text tokenizer at .*; give a local folder"):
         load_text_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tokenizer, tmp_path):
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend, eos_token="</s>").save_pretrained(tmp_path)
+    loaded = load_text_tokenizer(str(tmp_path))
+    assert (loaded.pad, loaded.end) == ("</s>", "</s>")
+
+
+def test_a_tokenizer_without_an_end_is_refused(tokenizer, tmp_path):
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend, pad_token="<pad>").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokenizer.json form, or no end token"):
+        load_text_tokenizer(str(tmp_path))
+
+
+WORDS = [f"{colour} tent {size}" for colour in ("red", "blue", "grün") for size in ("small", "large")] * 3
+
+
+def test_pieces_that_come_often_become_one_token():
+    pieces = train_byte_tokenizer(WORDS, 300)
+    assert pieces.size <= 300 and len(pieces.encode(" tent")) == 1 < len(pieces.encode(" tnet"))
+    assert pieces.decode(pieces.encode("red tent")) == "red tent"
+
+
+def test_any_text_comes_back_from_its_bytes_and_the_end_does_not_show():
+    pieces = train_byte_tokenizer(WORDS, 270)
+    for text in ("Größe 漢字 \U0001f484\n\t x", "", "  two  spaces "):
+        assert pieces.decode([*pieces.encode(text), pieces.id_of(pieces.end)]) == text
+    assert (pieces.id_of(pieces.pad), pieces.id_of(pieces.end)) == (0, 1)
+
+
+def test_equal_texts_give_equal_pieces_and_json_brings_them_back():
+    one, other = (train_byte_tokenizer(WORDS, 290) for _ in range(2))
+    assert one.to_json() == other.to_json()
+    again = TextTokenizer.from_json(json.loads(json.dumps(one.to_json())))
+    assert again.encode_all(WORDS) == [one.encode(text) for text in WORDS]
+    assert again.with_tokens(["<code>"]).encode("red<code>tent") == [
+        *one.encode("red"), one.size, *one.encode("tent")]
+
+
+def test_a_vocabulary_without_room_for_all_bytes_is_refused():
+    with pytest.raises(ValueError, match="vocabulary is 200, but bytes alone need 258"):
+        train_byte_tokenizer(WORDS, 200)

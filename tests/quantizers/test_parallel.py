@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pipeline_lib.quantizers.parallel import (
     ParallelQuantizer, ParallelVAE, decode_parallel, encode_parallel, mask_entries,
 )
-from pipeline_lib.quantizers.residual_fitting import fit_residual_vae, measure
+from pipeline_lib.quantizers.residual_fitting import fit_autoencoder, measure
 from pipeline_lib.quantizers.residual_vae import scale_for
 
 LEVELS, SIZE, LATENT, DIMENSIONS = 3, 8, 5, 12
@@ -35,7 +35,7 @@ def model(vectors):
 def fit(model, vectors, **changes):
     options = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.0, "commitment": 0.25,
                "kmeans_init": True, "revive_dead": True, "patience": 100, "generator": generator(1)}
-    return fit_residual_vae(model, vectors, **{**options, **changes})
+    return fit_autoencoder(model, vectors, **{**options, **changes})
 
 
 def gradients(model, loss):

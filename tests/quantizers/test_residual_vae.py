@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline_lib.quantizers.collisions import collision_rate
-from pipeline_lib.quantizers.residual_fitting import fit_residual_vae, measure
+from pipeline_lib.quantizers.residual_fitting import fit_autoencoder, measure
 from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
 
 
@@ -26,7 +26,7 @@ def model_for(vectors, seed=0, **changes):
 def fit(model, vectors, **changes):
     options = {"epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.0, "commitment": 0.25,
                "kmeans_init": True, "revive_dead": True, "patience": 100, "generator": generator(1)}
-    return fit_residual_vae(model, vectors, **{**options, **changes})
+    return fit_autoencoder(model, vectors, **{**options, **changes})
 
 
 def test_scale_gives_a_mean_square_of_one(vectors):

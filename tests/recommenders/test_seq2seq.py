@@ -106,6 +106,47 @@ def test_an_unknown_softmax_is_refused(inputs):
         CodeSeq2Seq(replace(CONFIG, softmax="words"), Vocabulary.from_json(inputs.vocabulary))
 
 
+@pytest.mark.parametrize("softmax", ["vocabulary", "level"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_the_loss_divides_logits_by_the_softmax_temperature(inputs, softmax, temperature):
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.from_json(inputs.vocabulary)
+    network = CodeSeq2Seq(replace(CONFIG, softmax=softmax, softmax_temperature=temperature), vocabulary).eval()
+    batch = collate(inputs.examples["train"], np.array([0, 1, 2]))
+    with torch.no_grad():
+        network.t5.lm_head.weight.mul_(3)  # logits that differ
+        loss = network(batch)[0]
+        logits = network.t5(**batch).logits
+    levels = list(zip(vocabulary.level_offsets, vocabulary.level_sizes))
+    expected = 0.0
+    for row, labels in enumerate(batch["labels"].tolist()):
+        for level, label in enumerate(labels):
+            first, size = levels[level] if softmax == "level" else (0, vocabulary.size)
+            scores = np.exp(logits[row, level, first : first + size].double().numpy() / temperature)
+            expected -= np.log(scores[label - first] / scores.sum())
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_temperature_of_one_is_the_plain_loss_and_ranking_never_divides(model, inputs, accelerator):
+    batch = collate(inputs.examples["train"], np.arange(5))
+    cold = replace(model, config={**model.config, "softmax_temperature": 0.5})
+    plain, divided = (load_ranker(each, inputs, DECODE, accelerator=accelerator, seed=0).model.eval()
+                      for each in (model, cold))
+    states = plain.states(batch)[1]
+    logits = plain.t5.lm_head(states * plain.t5.config.d_model**-0.5).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
+    found, other = (each.loss(states, batch["labels"])[0].item() for each in (plain, divided))
+    assert found == expected.item() != other
+    one, two = (ranked(each, inputs, accelerator).rankings[0] for each in (model, cold))
+    assert np.array_equal(one.items.values, two.items.values) and np.array_equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_must_be_above_zero(inputs, temperature):
+    with pytest.raises(ValueError, match="softmax_temperature is .*, expected a number above 0"):
+        CodeSeq2Seq(replace(CONFIG, softmax_temperature=temperature), Vocabulary.from_json(inputs.vocabulary))
+
+
 def test_it_learns_what_follows_what(model, inputs, accelerator):
     lists = ranked(model, inputs, accelerator).rankings[0].items
     hits = [row[0] == target[0] for row, target in zip(lists, inputs.split.test.targets, strict=True)]

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, TINY
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
 OTHERS = {
-    **{kind: [f"tokenizer.kind={kind}"] for kind in ("opq", "random", "random_id", "sequential", "cid", "semantic")},
+    **{kind: [f"tokenizer.kind={kind}"] for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
 }
 VARIANTS = {**{paper: [f"paper={paper}"] for paper in PAPERS}, **OTHERS}
 

@@ -11,11 +11,13 @@ from pipeline_lib import artifacts
 from pipeline_lib.params import parse
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.tokenizers import opq, random, rqkmeans, rqvae
+from pipeline_lib.tokenizers import letter, opq, random, rqkmeans, rqvae
 
 CONFIGS = {
     rqvae: rqvae.Config(levels=2, codebook_size=16, hidden=(24,), latent=6, epochs=20, batch_size=32,
                         learning_rate=0.003),
+    letter: letter.Config(levels=2, codebook_size=16, hidden=(24,), latent=6, epochs=20, batch_size=32,
+                          learning_rate=0.003, clusters=4),
     rqkmeans: rqkmeans.Config(levels=2, codebook_size=16, iterations=5),
     opq: opq.Config(levels=3, codebook_size=16, iterations=3),
 }
@@ -23,7 +25,7 @@ EVERY = pytest.mark.parametrize("tokenizer", CONFIGS, ids=lambda module: module.
 
 
 def inputs_of(vectors):
-    return artifacts.TokenizerInputs(vectors, vectors, Ragged.from_rows([]), {})
+    return artifacts.TokenizerInputs(vectors, vectors, Ragged.from_rows([range(len(vectors))]), {})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""A language model that reads words and code tokens and says either: the network, its losses, its prompts.
+
+Shapes: B examples, T tokens, P positions, R code tokens (codes of all levels, and the end where there is one), D width.
+Source: Liu et al. 2024 (STORE), section 3.3.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipeline_lib.training.item_losses import full_softmax_loss
+
+IGNORED = -100
+SOFTMAXES = ("vocabulary", "level")
+
+
+class InstructionLM(nn.Module):
+    """A causal LM with a table of code embeddings, and a classifier of codes that is not tied to it.
+
+    Ids below ``first_code`` are the LM's words; id ``first_code + r`` is row r of table and classifier.
+    """
+
+    def __init__(self, lm: PreTrainedModel, first_code: int, level_sizes: Sequence[int], has_ends: bool,
+                 softmax: str) -> None:
+        super().__init__()
+        if softmax not in SOFTMAXES:
+            raise ValueError(f"params: recommender.instruction_lm.softmax is {softmax}; known: {', '.join(SOFTMAXES)}")
+        if softmax == "level" and has_ends:
+            raise ValueError("params: recommender.instruction_lm.softmax=level needs identifiers of one length, but "
+                             "these vary, and their end belongs to no level; set softmax=vocabulary")
+        self.lm, self.first_code, self.over_level = lm, first_code, softmax == "level"
+        words = lm.get_input_embeddings().weight
+        levels = torch.repeat_interleave(torch.tensor([*level_sizes, int(has_ends)]))
+        self.register_buffer("level_of_row", levels, persistent=False)  # (R,)
+        self.codes = nn.Embedding(len(levels), words.shape[1])
+        self.classifier = nn.Linear(lm.get_output_embeddings().in_features, len(levels), bias=False)
+        for table in (self.codes, self.classifier):
+            nn.init.normal_(table.weight, std=float(words.detach().std()))
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """``(B, T, D)``: what the model reads for words and codes ``(B, T)``."""
+        is_code = input_ids >= self.first_code
+        words = self.lm.get_input_embeddings()(input_ids.masked_fill(is_code, 0))
+        return torch.where(is_code[..., None], self.codes((input_ids - self.first_code).clamp(min=0)), words)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | int]:
+        """Summed cross-entropy of the tokens that are to be said, and how many there are.
+
+        ``input_ids`` and ``labels (B, T)`` have the same ids at the same places, labels -100 where nothing is to be
+        said; rows are padded on the right, where nothing looks.
+        """
+        labels = batch["labels"][:, 1:]
+        if not len(labels):  # a process may get no row of a batch
+            return 0.0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad), 0
+        embedded = self.embed(batch["input_ids"][:, :-1])
+        states = self.lm.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        is_code = labels >= self.first_code
+        loss = self.code_loss(states[is_code], labels[is_code] - self.first_code)
+        is_word = (labels >= 0) & ~is_code
+        if is_word.any():
+            loss = loss + full_softmax_loss(states[is_word], self.lm.get_output_embeddings().weight, labels[is_word])
+        return loss, (labels != IGNORED).sum()
+
+    def code_loss(self, states: Tensor, rows: Tensor) -> Tensor:
+        """Summed cross-entropy of ``rows (P,)`` given ``states (P, D)``: over all R codes, or a code's level."""
+        logits = self.classifier(states).float()
+        if self.over_level:
+            logits = logits.masked_fill(self.level_of_row != self.level_of_row[rows][:, None], -torch.inf)
+        return F.cross_entropy(logits, rows, reduction="sum")

@@ -1,0 +1,381 @@
+"""Acceptance of SETRec's recommender on a toy catalogue where what was taken decides what comes next.
+
+What of the checklist is tested elsewhere: 1 to 6 in backbones/test_set_models.py and test_set_attention.py, 12 in
+interactions/test_splitting.py, 13 in evaluation/test_ranking.py and test_groups.py.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.artifacts import (
+    Cases, Identifiers, RecommenderInputs, Split, TokenizerInputs, read_model, write_model,
+)
+from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.recommenders import set_backbones, set_query
+from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, single_rows
+from pipeline_lib.recommenders.set_network import dimension_weights
+from pipeline_lib.recommenders.set_query import Config, add_items, load_ranker, train
+from pipeline_lib.recommenders.set_validation import BETAS, answers_to
+from pipeline_lib.seeding import seed_everything
+from pipeline_lib.sequences.item_examples import build_examples
+from pipeline_lib.tokenizers import set as set_tokenizer
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+
+NUM_ITEMS, NUM_USERS, WIDTH, COLD_ITEM = 24, 48, 16, 5
+CONFIG = Config(layers=1, heads=2, head_size=8, width=WIDTH, feed_forward=32, dropout=0.0)
+LM = replace(CONFIG, backbone="causal_lm", family="qwen2")
+TRAINING = TrainingParams(epochs=10, batch_size=8, learning_rate=0.01, patience=30, validate_every=5)
+SHORT = replace(TRAINING, epochs=2, validate_every=1)
+DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7)
+
+
+def sets_of(vectors, cf_vectors, tokens=2):
+    return set_tokenizer.tokenize_items(TokenizerInputs(vectors, cf_vectors, Ragged.from_rows([]), {}),
+                                        set_tokenizer.Config(tokens, WIDTH, (12,)), collisions="none", seed=0)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = np.random.default_rng(0)
+    vectors, cf_vectors = (generator.normal(size=(NUM_ITEMS, size)).astype(np.float32) for size in (10, 6))
+    starts = generator.integers(6, NUM_ITEMS, size=NUM_USERS)
+    walks = [[6 + (start - 6 + step) % 18 for step in range(8)] for start in starts]  # items 0 to 5 are never taken
+    users = np.arange(NUM_USERS, dtype=np.int32)
+
+    def cases(end):
+        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
+                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(NUM_USERS, dtype=bool))
+
+    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
+                  np.ones(NUM_ITEMS, dtype=np.int32), np.arange(NUM_ITEMS) > COLD_ITEM,
+                  np.ones(NUM_ITEMS, dtype=np.int8))
+    identifiers = sets_of(vectors, cf_vectors)
+    examples, vocabulary = build_examples(split, identifiers, SequencesParams(5))
+    return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, cf_vectors)
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return make_accelerator("fp32")
+
+
+def build(inputs, config=CONFIG):
+    seed_everything(0)
+    return set_query._network(set_backbones.new_backbone(config)[0], config, inputs)
+
+
+def run(inputs, accelerator, folder, config=CONFIG, training=TRAINING):
+    return train(inputs, config, training, checkpoints=Checkpoints(folder / "run"), accelerator=accelerator, seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, accelerator, tmp_path_factory):
+    return run(inputs, accelerator, tmp_path_factory.mktemp("sets"))
+
+
+def rank(model, inputs, accelerator, decode=DECODE, part="test"):
+    ranker = load_ranker(model, inputs, decode, accelerator=accelerator, seed=0)
+    return ranker.rank(inputs.examples[part], getattr(inputs.split, part), part).rankings
+
+
+def recall(ranking, cases, k=5):
+    return np.mean([target[0] in items[:k] for items, target in zip(ranking.items, cases.targets, strict=True)])
+
+
+def batch_of(inputs, rows=slice(6)):
+    return packed_rows(inputs.examples["train"]).collate(np.arange(NUM_USERS)[rows])
+
+
+# --- losses (9, 10, 11) ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7])
+@pytest.mark.parametrize("config", [CONFIG, LM])
+def test_a_row_a_user_has_the_loss_of_one_sample_a_position(inputs, config, alpha):
+    network = build(inputs, replace(config, alpha=alpha)).eval()
+    packed = packed_rows(inputs.examples["train"])
+    single = single_rows(packed)
+    loss, count = network(packed.collate(np.arange(4)))
+    parts = [network(single.collate(part)) for part in np.split(np.arange(20), 4)]  # five targets a user
+    assert count == sum(part[1] for part in parts) == 4 * 5 * 3
+    assert loss.item() == pytest.approx(sum(part[0].item() for part in parts), rel=1e-5)
+
+
+def test_equal_scores_cost_the_logarithm_of_the_catalogue_in_each_dimension(inputs):
+    network = build(inputs, replace(CONFIG, alpha=0.0))
+    with torch.no_grad():
+        for weight in network.sets.parameters():
+            weight.zero_()
+    loss, count = network(batch_of(inputs))
+    assert loss.item() / count == pytest.approx(math.log(NUM_ITEMS), rel=1e-5)
+    warm = build(inputs, replace(CONFIG, softmax="warm"))
+    loss = warm.generation_loss(torch.zeros(4, 3, WIDTH), warm.corpus(), torch.tensor([6, 7, 8, 9]))
+    assert loss.item() / 12 == pytest.approx(math.log(NUM_ITEMS - 6), rel=1e-5)
+
+
+@pytest.mark.parametrize("softmax", ["all", "warm"])
+def test_the_target_is_the_row_of_its_own_number(inputs, softmax):
+    network = build(inputs, replace(CONFIG, softmax=softmax))
+    table, targets = 9 * torch.nn.functional.one_hot(torch.arange(NUM_ITEMS), WIDTH + 8).float(), torch.tensor([6, 23])
+    table = table[:, None].expand(-1, 3, -1)
+    assert network.generation_loss(table[targets], table, targets).item() < 1e-20
+    assert network.generation_loss(table[targets], table, targets.flip(0)).item() == pytest.approx(2 * 3 * 81, rel=1e-4)
+
+
+def test_reconstruction_looks_at_the_items_before_each_target_and_never_at_padding(inputs):
+    network = build(inputs)
+    with torch.no_grad():
+        corpus = network.corpus()
+        errors = network.sets.reconstruction_errors(network.vectors, corpus[:, 1:])
+        items, seen = torch.tensor([[3, 8, 3], [7, -1, -1]]), torch.tensor([[2, 3], [1, 0]])
+        found = network.reconstruction_loss(corpus, items, seen)
+    expected = errors[[3, 8]].mean() + errors[[3, 8, 3]].mean() + errors[7]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_alpha_weighs_the_reconstruction_and_zero_leaves_nothing_of_it(inputs):
+    batch, network = batch_of(inputs), build(inputs, replace(CONFIG, alpha=0.0))
+    without, _ = network(batch)
+    network.alpha = 2.0
+    with torch.no_grad():
+        loss = network.reconstruction_loss(network.corpus(), batch["items"], batch["seen"])
+    assert network(batch)[0].item() == pytest.approx(without.item() + 2.0 * 3 * loss.item(), rel=1e-5)
+    network.alpha = 0.0
+    network(batch)[0].backward()
+    assert all(weight.grad is None for weight in network.sets.decoder.parameters())
+    for part in (network.sets.encoder, network.sets.projection, network.backbone.encoder):
+        assert all(weight.grad.abs().sum() > 0 for weight in part.parameters())
+    assert not network.vectors.requires_grad
+    assert not network.cf_vectors.requires_grad
+
+
+def test_the_decoder_learns_from_the_reconstruction_alone(inputs):
+    network = build(inputs, replace(CONFIG, alpha=1.0))
+    network(batch_of(inputs))[0].backward()
+    whole = network.sets.decoder[0].weight.grad.clone()
+    network.zero_grad()
+    batch = batch_of(inputs)
+    (3 * network.reconstruction_loss(network.corpus(), batch["items"], batch["seen"])).backward()
+    torch.testing.assert_close(network.sets.decoder[0].weight.grad, whole)
+
+
+def test_weights_of_an_lm_do_not_move_beside_adapters(inputs):
+    network = build(inputs, replace(LM, lora_rank=2))
+    network(batch_of(inputs))[0].backward()
+    moved = {name for name, weight in network.backbone.named_parameters() if weight.grad is not None}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    assert network.queries.grad.abs().sum() > 0
+
+
+def test_frozen_queries_get_no_gradient_and_all_else_does(inputs, accelerator, tmp_path):
+    network = build(inputs, replace(CONFIG, queries="frozen"))
+    network(batch_of(inputs))[0].backward()
+    assert network.queries.grad is None
+    assert all(weight.grad is not None for name, weight in network.named_parameters() if name != "queries")
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, queries="frozen"), SHORT)
+    assert np.array_equal(model.tensors["queries"], network.queries.detach().numpy())
+
+
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, head="free", queries="frozen")])
+def test_a_process_may_get_no_row_of_a_batch(inputs, config):
+    network = build(inputs, config)
+    loss, count = network(batch_of(inputs, slice(0)))
+    loss.backward()
+    assert (loss.item(), count) == (0.0, 0)
+    assert all(weight.grad.abs().sum() == 0 for weight in network.parameters() if weight.requires_grad)
+
+
+# --- grounding (7, 8) -----------------------------------------------------------------------------------------------
+
+
+def test_weights_of_dimensions_worked_by_hand():
+    assert dimension_weights(0.25, 3, 2).tolist() == [0.75, 0.25, 0.25]
+    assert dimension_weights(0.25, 2, 2).tolist() == [1, 1]
+    assert dimension_weights(0.25, 1, 0).tolist() == [1]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_ranks_are_by_the_weighted_sum_over_dimensions(trained, inputs, accelerator, beta):
+    model = replace(trained, config={**trained.config, "chosen_beta": beta})
+    ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+    found = rank(model, inputs, accelerator)[0]
+    with torch.inference_mode():
+        answers = answers_to(ranker.network.eval(), ranker.corpus, inputs.examples["test"].histories)
+        parts = torch.einsum("umw,imw->mui", answers, ranker.corpus)
+    scores = ((1 - beta) * parts[0] + beta * parts[1:].sum(dim=0)).numpy()
+    assert [items.tolist() for items in found.items] == np.argsort(-scores, axis=1).tolist()
+    np.testing.assert_allclose(found.scores.reshape(NUM_USERS, -1), -np.sort(-scores, axis=1), rtol=1e-4, atol=1e-5)
+
+
+def test_with_beta_1_collaborative_tokens_of_items_do_not_matter_and_with_beta_0_texts(trained, inputs, accelerator):
+    for beta, dimension in ((1.0, slice(0, 1)), (0.0, slice(1, 3))):
+        model = replace(trained, config={**trained.config, "chosen_beta": beta})
+        corpus = trained.item_vectors.copy()
+        ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+        table = corpus.copy()
+        table[:, dimension] = 7.0
+        with torch.inference_mode():
+            states = ranker.network.eval() and ranker.states(inputs.examples["test"].histories)
+        scores, others = (states @ torch.from_numpy(part).flatten(1).T for part in (corpus, table))
+        torch.testing.assert_close(scores, others)
+
+
+def test_an_item_known_by_its_text_alone_is_added_and_changes_no_other_score(trained, inputs, accelerator):
+    text = 3 * inputs.vectors[8:9]
+    larger = add_items(trained, text)
+    assert np.array_equal(larger.item_vectors[:NUM_ITEMS], trained.item_vectors)
+    assert (larger.item_vectors[NUM_ITEMS, 0] == 0).all()
+    same = add_items(trained, inputs.vectors)
+    np.testing.assert_allclose(same.item_vectors[NUM_ITEMS:, 1:], trained.item_vectors[:, 1:], rtol=1e-5, atol=1e-5)
+    split = replace(inputs.split, warm=np.append(inputs.split.warm, False),
+                    train_count=np.append(inputs.split.train_count, 0))
+    before, after = (rank(model, replace(inputs, split=part), accelerator, replace(DECODE, top_k=NUM_ITEMS + 1))[0]
+                     for model, part in ((trained, inputs.split), (larger, split)))
+    for user in range(NUM_USERS):
+        old, new = (dict(zip(found.items[user], found.scores.reshape(NUM_USERS, -1)[user], strict=True))
+                    for found in (before, after))
+        assert new.keys() - old.keys() == {NUM_ITEMS}
+        assert {item: new[item] for item in old} == pytest.approx(old, rel=1e-5, abs=1e-5)
+
+
+def test_the_cold_list_has_cold_items_only(trained, inputs, accelerator):
+    found = {ranking.candidates: ranking for ranking in
+             rank(trained, inputs, accelerator, replace(DECODE, candidate_sets=True, top_k=6))}
+    assert set(found["cold"].items.values.tolist()) == set(range(6))
+    assert min(found["warm"].items.values) >= 6
+
+
+def test_cold_items_may_go_without_a_collaborative_score(inputs, accelerator, tmp_path):
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, cold_cf="zero"), SHORT)
+    assert (model.item_vectors[: COLD_ITEM + 1, 0] == 0).all()
+    assert (model.item_vectors[COLD_ITEM + 1 :, 0] != 0).any(axis=1).all()
+    assert (model.item_vectors[:, 1:] != 0).any(axis=2).all()
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_what_comes_next(trained, inputs, accelerator):
+    assert recall(rank(trained, inputs, accelerator)[0], inputs.split.test) > 0.8  # chance: 5 of 24
+    assert trained.training[-1].keys() >= {"valid_loss", "valid_ndcg@10", "valid_recall@10"}
+    assert trained.item_vectors.shape == (NUM_ITEMS, 3, WIDTH)
+
+
+def test_beta_is_the_best_of_the_validation_curve(trained, inputs, accelerator):
+    table = trained.tables["beta"]
+    assert [row["beta"] for row in table] == list(BETAS)
+    best = max(table, key=lambda row: row["ndcg@10"])
+    assert trained.config["chosen_beta"] == best["beta"]
+    other = rank(replace(trained, config={**trained.config, "chosen_beta": 0.2}), inputs, accelerator,
+                 replace(DECODE, filter_history=True), "valid")[0]
+    assert recall(other, inputs.split.valid, 10) == pytest.approx(table[2]["recall@10"])
+
+
+def test_test_targets_change_nothing(inputs, accelerator, tmp_path):
+    test = replace(inputs.split.test, targets=inputs.split.test.histories.last(1))
+    blind = replace(inputs, split=replace(inputs.split, test=test),
+                    examples={name: inputs.examples[name] for name in ("train", "valid")})
+    one, two = (run(part, accelerator, tmp_path / name, training=SHORT) for name, part in (("a", inputs), ("b", blind)))
+    assert one.config == two.config
+    assert one.tables == two.tables
+    assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
+
+
+def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, tmp_path, monkeypatch):
+    config, training = replace(CONFIG, dropout=0.1), replace(SHORT, epochs=3)
+    whole, collate, calls = run(inputs, accelerator, tmp_path / "whole", config, training), TargetRows.collate, []
+
+    def killed(self, rows):
+        calls.append(len(rows))
+        if len(calls) == 14:  # the third epoch, of six batches
+            raise KeyboardInterrupt
+        return collate(self, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TargetRows, "collate", killed)
+        run(inputs, accelerator, tmp_path / "cut", config, training)
+    resumed = run(inputs, accelerator, tmp_path / "cut", config, training)
+    assert resumed.training == whole.training
+    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+
+
+VARIANTS = {
+    "without semantic tokens": CONFIG, "e4srec": replace(CONFIG, head="free"),
+    "without cf": replace(CONFIG, use_cf=False), "bidirectional": replace(CONFIG, history="bidirectional"),
+    "plain": replace(CONFIG, attention="plain", positions="flat"),
+    "given beta": replace(CONFIG, beta=0.1), "warm": replace(CONFIG, softmax="warm"), "qwen2": LM,
+    "adapters": replace(LM, lora_rank=2), "gpt2": replace(LM, family="gpt2", positions="flat"),
+    "opt": replace(LM, family="opt", lora_targets=("q_proj",)),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_and_is_read_back_from_its_files_alone(inputs, accelerator, tmp_path, monkeypatch, name):
+    if name in ("without semantic tokens", "e4srec"):
+        inputs = replace(inputs, identifiers=sets_of(inputs.vectors, inputs.cf_vectors, tokens=0))
+    config = VARIANTS[name]
+    model = run(inputs, accelerator, tmp_path, config, SHORT)
+    size = {"without semantic tokens": 1, "e4srec": 1, "without cf": 2}.get(name, 3)
+    assert model.item_vectors.shape == (NUM_ITEMS, size, WIDTH)
+    assert len(model.tables["beta"]) == (11 if size == 3 else 1)
+    write_model(tmp_path / "model", model)
+    for loader in ("load_t5", "load_text_tokenizer"):
+        monkeypatch.setattr(set_backbones, loader, None)
+    one, two = (rank(saved, inputs, accelerator)[0] for saved in (model, read_model(tmp_path / "model")))
+    assert np.array_equal(one.scores, two.scores)
+    assert (one.items.lengths == NUM_ITEMS).all()
+
+
+def test_a_pretrained_t5_reads_the_prompt_and_is_then_needed_no_more(inputs, accelerator, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    from pipeline_lib.backbones.t5 import build_t5
+    from pipeline_lib.backbones.text_tokenizer import train_word_tokenizer
+
+    words = train_word_tokenizer([set_backbones.PROMPT])
+    PreTrainedTokenizerFast(tokenizer_object=words.backend, pad_token="<pad>", eos_token="</s>").save_pretrained(
+        tmp_path / "t5")
+    build_t5(words.size, WIDTH, 1, 2, 8, 32, 0.0).save_pretrained(tmp_path / "t5")
+    config = replace(CONFIG, pretrained=str(tmp_path / "t5"))
+    model = run(inputs, accelerator, tmp_path, config, SHORT)
+    assert model.tensors["backbone.text"].shape == (len(set_backbones.PROMPT.split()), WIDTH)
+    (tmp_path / "t5").rename(tmp_path / "gone")
+    assert (rank(model, inputs, accelerator)[0].items.lengths == NUM_ITEMS).all()
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"width": 8}, f"tokenizer.set.width={WIDTH}, but the backbone is 8 wide; set tokenizer.set.width=8"),
+    ({"backbone": "bert"}, "backbone is bert; known: t5, causal_lm"), ({"alpha": -1.0}, "alpha=-1.0"),
+    ({"beta": 1.5}, "beta=1.5"),
+    ({"backbone": "causal_lm", "history": "bidirectional"}, "does not fit backbone=causal_lm")])
+def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(inputs, accelerator, tmp_path, replace(CONFIG, **change))
+
+
+def test_sets_without_any_token_and_other_identifiers_are_refused(inputs, accelerator, tmp_path):
+    empty = replace(inputs, identifiers=sets_of(inputs.vectors, inputs.cf_vectors, tokens=0))
+    with pytest.raises(ValueError, match="items have no token at all"):
+        run(empty, accelerator, tmp_path, replace(CONFIG, use_cf=False))
+    with pytest.raises(ValueError, match="quantize made none; set tokenizer.kind=set"):
+        run(replace(inputs, identifiers=Identifiers(None, (), config={"kind": "none"})), accelerator, tmp_path)
+    with pytest.raises(ValueError, match="cf_dimensions=6, but the vectors have 4; re-run quantize"):
+        run(replace(inputs, cf_vectors=inputs.cf_vectors[:, :4]), accelerator, tmp_path)
+
+
+def test_items_that_the_model_does_not_know_are_refused(trained, inputs, accelerator):
+    smaller = replace(trained, item_vectors=trained.item_vectors[:-1])
+    with pytest.raises(ValueError, match="knows 23 items, but the split has 24"):
+        rank(smaller, inputs, accelerator)
+    with pytest.raises(ValueError, match="4 dimensions, but the model was trained for 10"):
+        add_items(trained, inputs.vectors[:, :4])
