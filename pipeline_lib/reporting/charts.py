@@ -1,0 +1,56 @@
+"""Charts of the report as SVG, with axes, units and legends; marker, dash and hatch tell them apart without colour."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "x"), ("-", "D"), ("--", "v"))
+HATCHES = ("", "///", "...", "xxx", "---")
+GREYS = ("0.35", "0.85", "0.65", "0.95", "0.5")
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(lines: Mapping[str, Points], *, x: str, y: str, log: bool = False) -> bytes:
+    """Named lines; ``x`` and ``y`` are axis labels with their unit, ``log`` makes both axes logarithmic."""
+    def draw(axes) -> None:
+        for place, (name, points) in enumerate(lines.items()):
+            dash, marker = LINES[place % len(LINES)]
+            axes.plot(*zip(*points, strict=True), dash, marker=marker if len(points) <= 60 else "", markersize=4,
+                      color="black", linewidth=1.2, label=name)
+        if log:
+            axes.set(xscale="log", yscale="log")
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+    return _svg(draw, x, y)
+
+
+def bar_chart(labels: Sequence[str], bars: Mapping[str, Sequence[float]], *, x: str, y: str) -> bytes:
+    """Groups of bars side by side, one a name of ``bars``, each with its value above it."""
+    def draw(axes) -> None:
+        width = 0.8 / len(bars)
+        for place, (name, values) in enumerate(bars.items()):
+            at = [index + (place - (len(bars) - 1) / 2) * width for index in range(len(labels))]
+            drawn = axes.bar(at, values, width, label=name, color=GREYS[place % len(GREYS)], edgecolor="black",
+                             hatch=HATCHES[place % len(HATCHES)], linewidth=0.7)
+            axes.bar_label(drawn, fmt="%.3g", fontsize=7)
+        axes.set_xticks(range(len(labels)), labels, fontsize=8)
+        if len(bars) > 1:
+            axes.legend(fontsize=8)
+    return _svg(draw, x, y)
+
+
+def _svg(draw, x: str, y: str) -> bytes:
+    import matplotlib  # a second to import
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"svg.hashsalt": "sidflow", "svg.fonttype": "none"}):  # equal data, equal bytes
+        figure, axes = pyplot.subplots(figsize=(6.2, 3.4), layout="constrained")
+        draw(axes)
+        axes.set(xlabel=x, ylabel=y)
+        axes.spines[["top", "right"]].set_visible(False)
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+        pyplot.close(figure)
+    return image.getvalue()

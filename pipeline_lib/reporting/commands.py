@@ -1,0 +1,144 @@
+"""`sidflow record`, `results`, `report`, `compare` and `export`: what is done with a finished run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib import artifacts
+
+PROJECT, RESULTS, KEPT = Path(), Path("reports/results"), Path("reports/results/runs")
+LEDGER, COMPARISON = RESULTS / "ledger.csv", RESULTS / "comparison.csv"
+
+OutOption = Annotated[typer.FileTextWrite, typer.Option(encoding="utf-8", atomic=True)]
+MetricOption = Annotated[str, typer.Option("--metrics", help="Metrics to show, separated by commas.")]
+
+
+def record() -> None:
+    """Add the finished run to reports/results/ledger.csv, with what made it; refused for a run nobody could repeat."""
+    from pipeline_lib.reporting.finished_run import collect_run, keep_run, keep_timings
+    from pipeline_lib.reporting.ledger import append_row
+    from pipeline_lib.reporting.provenance import require_committed
+
+    require_committed(PROJECT)
+    run = collect_run(PROJECT, KEPT)
+    append_row(LEDGER, run.tree["row"])
+    keep_run(KEPT, run)
+    keep_timings(KEPT, PROJECT)
+    row = run.tree["row"]
+    what = f"{row['paper']} on {row['dataset']}, seed {row['seed']}, revision {row['revision']}"
+    typer.echo(f"recorded {what} in {LEDGER}")
+
+
+def results(metrics: MetricOption = "recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,ndcg@5,ndcg@10,ndcg@20,mrr",
+            data: Annotated[str | None, typer.Option(help="Only protocols that start with this name.")] = None,
+            groups: Annotated[str, typer.Option(help="Of published figures, e.g. all,warm,cold")] = "all") -> None:
+    """Print recorded runs and the papers' figures, a block a protocol: figures of two protocols never share a row."""
+    from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows
+
+    tables, names = artifacts.read_tables(RESULTS), metrics.split(",")
+    rows = recorded_rows(tables.get("ledger", []), names)
+    rows += published_rows(tables.get("published", []), groups.split(","))
+    rows = [row for row in rows if data is None or row["protocol"].startswith(data)]
+    if not rows:
+        raise ValueError(f"{RESULTS}: no figures on {data or 'anything'}; `sidflow record` adds those of a run")
+    text = format_results(rows, names)
+    typer.echo(text)
+    if "*" in text:
+        typer.echo("\n* misprint of the source, see the notes in published.csv")
+
+
+def report(out: OutOption = "reports/report.html") -> None:
+    """Write one self-contained HTML page about the last run: reports/report.html."""
+    from pipeline_lib.reporting.page_of_run import report_page
+
+    page = report_page(PROJECT, RESULTS)
+    out.write(page)
+    typer.echo(f"wrote {out.name} ({len(page) / 2**20:.1f} MiB)")
+
+
+def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separated by commas.")],
+            datasets: Annotated[str, typer.Option("--dataset", help="Data sets.")] = "demo",
+            ablations: Annotated[str, typer.Option("--ablation", help="none is the method itself.")] = "none",
+            seeds: Annotated[str, typer.Option("--seed", help="All runs of the first come first.")] = "42",
+            scale: str = "demo",
+            overrides: Annotated[list[str] | None, typer.Option("--set", "-S", help="key=value for every run.")] = None,
+            reference: Annotated[str | None, typer.Option(help="The method to test the others against.")] = None,
+            metrics: MetricOption = "recall@10,ndcg@10",
+            show: Annotated[bool, typer.Option("--show", help="Run nothing; show what is there.")] = False) -> None:
+    """Run presets x data sets x ablations x seeds, one after the other, and compare them over users and seeds.
+
+    Runs happen in a clone of the project at HEAD, with its DVC cache; finished ones are kept under reports/results/runs
+    and not run again, so after an interruption the same command goes on.
+    """
+    from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
+    from pipeline_lib.reporting.comparison_text import format_comparison
+    from pipeline_lib.reporting.finished_run import keep_timings
+    from pipeline_lib.reporting.workspace import WORKSPACE, compose_params, open_workspace
+    from pipeline_lib.seeding import numpy_generator
+
+    cells = make_grid(datasets.split(","), papers.split(","), scale, ablations.split(","),
+                      [_whole_number(seed) for seed in seeds.split(",")], overrides or [])
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    if reference is not None and reference not in methods:
+        raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
+    if show:
+        outcomes = find_outcomes(cells, KEPT, lambda cell: compose_params(Path("conf"), cell.composition))
+    else:
+        for folder in (PROJECT, PROJECT / WORKSPACE):  # the clone as an interruption left it
+            keep_timings(KEPT, folder)
+        with open_workspace(PROJECT) as workspace:
+            def compose(cell):
+                return compose_params(workspace / "conf", cell.composition)
+
+            run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
+            outcomes = find_outcomes(cells, KEPT, compose)
+    rows = comparison_rows(outcomes, KEPT, metrics.split(","), reference, numpy_generator(0, "comparison"))
+    artifacts.write_csv(COMPARISON, rows)
+    typer.echo(format_comparison(rows, metrics.split(","), reference))
+
+
+def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet file for item_id and codes.")] = None,
+           recommendations: Annotated[Path | None, typer.Option(help="The same for the first k items a user.")] = None,
+           k: Annotated[int, typer.Option("-k", help="Items a user.")] = 10) -> None:
+    """Write identifiers and recommendations of the last run under the raw ids, as CSV or Parquet."""
+    from pipeline_lib.reporting.export import codes_table, recommendations_table, write_export
+    from pipeline_lib.reporting.finished_run import PREDICTIONS
+    from pipeline_lib.reporting.page_of_run import ITEMS, USERS, final_codes
+
+    if codes is None and recommendations is None:
+        raise ValueError("nothing to export: give --codes FILE, --recommendations FILE, or both")
+    item_ids = artifacts.read_catalogue(PROJECT / ITEMS).item_ids
+    if codes is not None:
+        made = final_codes(PROJECT)
+        if made is None:
+            raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
+        write_export(codes, codes_table(item_ids, made))
+        typer.echo(f"wrote {codes}: {len(made)} items")
+    if recommendations is not None:
+        user_ids = artifacts.read_user_ids(PROJECT / USERS)
+        rankings = artifacts.read_predictions(PROJECT / PREDICTIONS / "test.parquet", len(item_ids))["all"]
+        write_export(recommendations, recommendations_table(user_ids, item_ids, rankings, k))
+        typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
+
+
+def _run_cell(workspace: Path, cell, params):
+    """Run a cell, and put it into the ledger unless it is there."""
+    from pipeline_lib.reporting.finished_run import collect_run, keep_timings
+    from pipeline_lib.reporting.ledger import append_row, find_row, read_ledger
+    from pipeline_lib.reporting.workspace import run_pipeline
+
+    try:
+        run_pipeline(workspace, PROJECT, cell.composition, Path(params.ingest.path))
+    finally:
+        keep_timings(KEPT, workspace)
+    run = collect_run(workspace, KEPT)
+    if find_row(read_ledger(LEDGER), run.tree["row"]) is None:
+        append_row(LEDGER, run.tree["row"])
+    return run
+
+
+def _whole_number(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"--seed {text}: expected whole numbers separated by commas, e.g. 42,43")
+    return int(text)

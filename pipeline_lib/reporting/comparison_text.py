@@ -1,0 +1,77 @@
+"""The comparison as people read it: mean and spread in one cell, difference with interval and p in the next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline_lib.reporting.comparison import NOT_RUN
+from pipeline_lib.reporting.results_table import format_table
+
+
+def readable_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[list[str]]:
+    """Header and cells of `comparison.comparison_rows`, or of the same rows read from comparison.csv."""
+    tested = [metric for metric in metrics if any(row.get(f"{metric} p", "") != "" for row in rows)]
+    header = ["method", "seeds", *(name for metric in metrics for name in
+                                   (metric, *((f"{metric} - reference",) if metric in tested else ())))]
+    lines = [[*header, "seconds", "peak MiB", "parameters", "users/s"]]
+    for row in rows:
+        cells = [row["method"], row["seeds"]]
+        for metric in metrics:
+            cells.append(_mean_cell(row, metric))
+            if metric in tested:
+                cells.append(_test_cell(row, metric))
+        cells += [_whole(row.get(name, ""))
+                  for name in ("seconds", "peak_memory_mib", "parameters", "users_per_second")]
+        lines.append(cells)
+    return lines
+
+
+def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], reference: str | None) -> str:
+    """Text: a block a data set, scale and protocol, with what failed or is missing, and seconds of each stage."""
+    blocks = []
+    for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
+        members = [row for row in rows if (row["dataset"], row["scale"]) == key]
+        protocols = [row["protocol"] for row in members if row["protocol"]]
+        for protocol in dict.fromkeys(protocols) or [""]:
+            same = [row for row in members if row["protocol"] == protocol
+                    or (not row["protocol"] and protocol == (protocols or [""])[0])]
+            head = f"{key[0]}, scale {key[1]}" + (f": {protocol}" if protocol else "")
+            parts = [head, format_table(readable_rows(same, metrics))]
+            parts += [f"{row['method']}: {row['status']}" for row in same if row["status"] != "done"]
+            blocks.append("\n".join([*parts, *_stage_lines(same)]))
+    note = ""
+    if reference:
+        note = f"\n\nreference: {reference}; 95% bootstrap interval and paired permutation test over users"
+    revisions = {revision for row in rows for revision in row.get("revisions", "").split()}
+    if len(revisions) > 1:
+        note += f"\n\nruns of {len(revisions)} revisions of the code: {', '.join(sorted(revisions))}"
+    return "\n\n".join(blocks) + note
+
+
+def _stage_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns = dict.fromkeys(name for row in rows for name in row if name.startswith("seconds/"))
+    stages = [name.removeprefix("seconds/") for name in columns]
+    if not stages:
+        return []
+    lines = [["seconds (peak MiB)", *stages]]
+    lines += [[row["method"], *(f"{_whole(row[f'seconds/{stage}'])} ({_whole(row[f'peak_memory_mib/{stage}'])})"
+                                if row.get(f"seconds/{stage}", "") != "" else "-" for stage in stages)]
+              for row in rows if row["protocol"]]
+    return ["", format_table(lines)]
+
+
+def _mean_cell(row: Mapping[str, Any], metric: str) -> str:
+    if row.get(metric, "") == "":
+        return "failed" if row["status"].startswith("failed") else NOT_RUN
+    spread = row.get(f"{metric} spread", "")
+    return f"{float(row[metric]):.4f}" + (f" ±{float(spread):.4f}" if spread != "" else "")
+
+
+def _test_cell(row: Mapping[str, Any], metric: str) -> str:
+    if row.get(f"{metric} p", "") == "":
+        return "-"
+    difference, low, high, p = (float(row[f"{metric} {name}"]) for name in ("difference", "low", "high", "p"))
+    return f"{difference:+.4f} [{low:+.4f}, {high:+.4f}] p={p:.4f}"
+
+
+def _whole(value: Any) -> str:
+    return "-" if value in ("", None) else f"{float(value):,.0f}" if abs(float(value)) >= 10 else f"{float(value):.1f}"

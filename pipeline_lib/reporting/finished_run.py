@@ -1,0 +1,138 @@
+"""What a finished run leaves in its project folder, gathered: a ledger row, and the figures of every test user.
+
+A kept run is a folder with ``run.json`` (row, parameters, timing of each stage) and ``users.parquet`` (a test user
+a row, a metric a column): small, and enough to compare runs user by user after their artifacts are gone.
+"""
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline_lib import artifacts
+from pipeline_lib.evaluation.groups import lists_of, score_lists
+from pipeline_lib.params import Params, read_params
+from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
+from pipeline_lib.reporting.provenance import Stage, describe_hardware, read_stages, revision
+
+PARAMS, METRICS, TOKENIZER = "params.yaml", "reports/metrics.json", "reports/tokenizer.json"
+TIMING, TIMINGS = "reports/timing.json", "timings.json"
+SPLIT, EMBED, TOKENS, MODEL, PREDICTIONS = ("data/split", "data/embed", "data/tokens", "data/model", "data/predictions")
+
+Timing = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """``tree``: the content of run.json, with the ledger row at ``row``; ``users``: ``user`` and a column a metric."""
+
+    name: str
+    tree: Mapping[str, Any]
+    users: pa.Table
+
+
+def collect_run(folder: Path, kept: Path) -> FinishedRun:
+    """Gather the run whose artifacts lie in a project folder.
+
+    Args:
+        kept: where runs are kept, and timings of stages that DVC took from its cache this time.
+    """
+    params = read_params(folder / PARAMS)
+    stages = read_stages(folder)
+    timing = stage_timings(stages, _read_json(folder / TIMING), _read_json(kept / TIMINGS))
+    split = artifacts.read_split(folder / SPLIT)
+    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", split.num_items)["all"]
+    scores = score_lists(lists_of(rankings, split.test, "test"), split.test.targets, params.evaluate.ks).metrics
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    row = run_row(params, artifacts.read_json(folder / METRICS), artifacts.read_json(folder / TOKENIZER), timing,
+                  count_parameters(folder, params), revision=revision(folder), hardware=describe_hardware(), date=now)
+    tree = {"row": row, "params": effective_params(params), "cases": _digest(split.test),
+            "timing": timing}
+    columns = {"user": pa.array(split.test.users, pa.int32()),
+               **{name: pa.array(values, pa.float32()) for name, values in scores.items()}}
+    return FinishedRun(run_name(params), tree, pa.table(columns))
+
+
+def stage_timings(stages: Sequence[Stage], measured: Mapping[str, Timing],
+                  known: Mapping[str, Timing]) -> dict[str, Timing | None]:
+    """A stage -> its timing: of the time when equal outputs were made, else as measured now, else None.
+
+    Args:
+        measured: the content of timing.json, which may hold stages that are not of this run.
+        known: as `keep_timings` writes them.
+    """
+    return {stage.name: known.get(outputs_digest(stage), measured.get(stage.name)) for stage in stages}
+
+
+def keep_timings(kept: Path, folder: Path) -> None:
+    """Remember how long the stages of a project folder took to make what dvc.lock says they made.
+
+    A stage that DVC takes from its cache is not timed again, so a run that was interrupted, or that shares stages with
+    others, finds their timings here. The first timing of equal outputs stays.
+    """
+    try:
+        stages = read_stages(folder)
+    except ValueError:  # a folder that was left in the middle of being set up
+        return
+    measured = _read_json(folder / TIMING)
+    made = {outputs_digest(stage): measured[stage.name] for stage in stages
+            if stage.name in measured and None not in stage.outs.values()}
+    artifacts.write_json(kept / TIMINGS, made | _read_json(kept / TIMINGS))
+
+
+def count_parameters(folder: Path, params: Params) -> dict[str, int]:
+    """A stage -> how many numbers the model that it saved has."""
+    paths = {f"embed@{source}": folder / EMBED / source / "model" / "model.safetensors"
+             for source in params.embed.sources}
+    paths |= {"quantize": folder / TOKENS / "tokenizer.safetensors", "finetune": folder / MODEL / "model.safetensors"}
+    return {stage: sum(tensor.size for tensor in artifacts.read_tensors(path).values()) for stage, path in paths.items()
+            if path.exists()}
+
+
+def keep_run(kept: Path, run: FinishedRun) -> None:
+    """Put a run among the kept ones, in place of a former one of the same name."""
+    with artifacts.writing_folder(kept / run.name) as place:
+        artifacts.write_json(place / "run.json", run.tree)
+        artifacts.write_table(place / "users.parquet", run.users, run.users.schema)
+
+
+def keep_failure(kept: Path, name: str, error: str) -> None:
+    """Remember why a run failed, until it is tried again."""
+    with artifacts.writing_folder(kept / name) as place:
+        artifacts.write_json(place / "run.json", {"error": error})
+
+
+def read_run(kept: Path, name: str) -> dict[str, Any]:
+    """run.json of a kept run: with ``row`` where it finished, ``error`` where it failed; empty where it was not run."""
+    return _read_json(kept / name / "run.json")
+
+
+def read_users(kept: Path, name: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Test users of a kept run and their values of a metric.
+
+    Raises:
+        ValueError: if the run has no such metric.
+    """
+    path = kept / name / "users.parquet"
+    table = artifacts.read_table(path, pa.schema([("user", pa.int32()), (metric, pa.float32())]))
+    return table["user"].to_numpy(), table[metric].to_numpy()
+
+
+def outputs_digest(stage: Stage) -> str:
+    """A stage and what it made, as 12 digits."""
+    return hashlib.sha256(repr((stage.name, sorted(stage.outs.items()))).encode()).hexdigest()[:12]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return artifacts.read_json(path) if path.exists() else {}
+
+
+def _digest(cases: artifacts.Cases) -> str:
+    """Which users were asked for, with which targets: runs with another digest cannot be compared user by user."""
+    arrays = (cases.users, cases.targets.values, cases.targets.offsets)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:12]

@@ -1,0 +1,98 @@
+"""A finished run as one flat row, and the ledger of such rows, which only grows.
+
+A row's columns are paths of what they hold, e.g. ``test/all/recall@10`` or ``seconds/finetune``; a run that measured
+something new adds columns, which older rows leave empty.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib import artifacts
+from pipeline_lib.evaluation.protocol import describe_protocol
+from pipeline_lib.params import Params
+
+IDENTITY = ("params_hash", "revision", "seed")
+PRESETS = ("dataset", "paper", "scale", "ablation")
+
+
+def effective_params(params: Params) -> dict[str, Any]:
+    """The parameters that a stage of this run reads: no names of presets, no options of kinds that are not chosen."""
+    tree = dataclasses.asdict(params)
+    del tree["preset"]
+    tree["embed"]["options"] = {source: tree["embed"]["options"][source] for source in params.embed.sources}
+    return tree
+
+
+def params_hash(params: Params) -> str:
+    """12 digits that two runs share where they read equal parameters."""
+    text = json.dumps(effective_params(params), sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_name(params: Params) -> str:
+    """The folder name of a run: its presets, seed and parameters."""
+    names = "-".join(str(params.preset.get(group, "none")) for group in PRESETS)
+    return f"{names}-seed{params.seed}-{params_hash(params)}"
+
+
+def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, Any],
+            timing: Mapping[str, Mapping[str, float] | None], parameters: Mapping[str, int], *, revision: str,
+            hardware: Mapping[str, str | int], date: str) -> dict[str, Any]:
+    """The row of a finished run.
+
+    Args:
+        metrics, tokenizer: the content of reports/metrics.json and reports/tokenizer.json.
+        timing: a stage -> ``seconds``, ``peak_memory_mib`` and counts; None for a stage of unknown timing, with which
+            there is no sum of seconds.
+        parameters: a stage -> how many numbers it trained.
+        date: when the run was recorded, as ISO text.
+    """
+    known = {stage: entry for stage, entry in timing.items() if entry}
+    complete = len(known) == len(timing) > 0
+    row = {"date": date, **{group: params.preset.get(group, "") for group in PRESETS}, "seed": params.seed,
+           "protocol": describe_protocol(params), "params_hash": params_hash(params), "revision": revision, **hardware,
+           "parameters": sum(parameters.values()),
+           **{f"parameters/{stage}": count for stage, count in parameters.items()},
+           "users_per_second": known.get("decode", {}).get("users_per_second", ""),
+           "seconds": round(sum(entry["seconds"] for entry in known.values()), 2) if complete else "",
+           "peak_memory_mib": max(entry["peak_memory_mib"] for entry in known.values()) if complete else ""}
+    for figure in ("seconds", "peak_memory_mib"):
+        row |= {f"{figure}/{stage}": entry[figure] for stage, entry in known.items()}
+    figures = {part: tree for part, tree in metrics.items() if part != "run"}
+    return row | flatten(figures | {"tokenizer": tokenizer})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by ``/``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def read_ledger(path: Path) -> list[dict[str, str]]:
+    """Rows as text, oldest first; none where there is no ledger yet."""
+    return artifacts.read_tables(path.parent)[path.stem] if path.exists() else []
+
+
+def find_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row of the same run: equal parameters, revision and seed."""
+    return next((old for old in rows if all(str(old[name]) == str(row[name]) for name in IDENTITY)), None)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Put a row at the end of the ledger.
+
+    Raises:
+        ValueError: if the run is there already.
+    """
+    rows = read_ledger(path)
+    old = find_row(rows, row)
+    if old is not None:
+        what = f"params {row['params_hash']}, revision {row['revision']}, seed {row['seed']}"
+        raise ValueError(f"{path}: this run ({what}) was recorded on {old['date']}; nothing was added")
+    artifacts.write_csv(path, [*rows, row])

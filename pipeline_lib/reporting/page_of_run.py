@@ -1,0 +1,118 @@
+"""The report: everything that one page shows of the run in a project folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline_lib import artifacts
+from pipeline_lib.params import Params, read_params
+from pipeline_lib.reporting.dag import draw_dag
+from pipeline_lib.reporting.data_sections import codes_section, data_section, reconstruction_section, training_section
+from pipeline_lib.reporting.figures import draw_figures
+from pipeline_lib.reporting.finished_run import (
+    EMBED,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    SPLIT,
+    TOKENIZER,
+    TOKENS,
+    collect_run,
+)
+from pipeline_lib.reporting.page import Section, image, paragraph, render_page
+from pipeline_lib.reporting.provenance import Stage, changed_code, changed_stages, describe_hardware, read_stages
+from pipeline_lib.reporting.result_sections import (
+    comparison_section,
+    examples_section,
+    metrics_section,
+    run_facts,
+    run_section,
+    timing_section,
+)
+
+ITEMS, USERS = "data/ingest/items.parquet", "data/ingest/users.parquet"
+INTERACTIONS = "data/ingest/interactions.parquet"
+PLOTS = "reports/plots"
+
+
+def report_page(folder: Path, results: Path) -> str:
+    """HTML of the run whose artifacts lie in a project folder.
+
+    Args:
+        results: the folder with ledger.csv, published.csv and comparison.csv, as far as they are there, and runs/.
+
+    Raises:
+        FileNotFoundError: naming the stage whose output is missing.
+    """
+    params, stages = read_params(folder / "params.yaml"), read_stages(folder)
+    run = collect_run(folder, results / "runs")
+    timing = {name: entry for name, entry in run.tree["timing"].items() if entry}
+    catalogue, split = artifacts.read_catalogue(folder / ITEMS), artifacts.read_split(folder / SPLIT)
+    metrics, plots = artifacts.read_json(folder / METRICS), artifacts.read_tables(folder / PLOTS)
+    tables = artifacts.read_tables(results) if results.exists() else {}
+    names = [title or item_id for title, item_id in zip(catalogue.titles, catalogue.item_ids, strict=True)]
+    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
+    counts = (len(artifacts.read_user_ids(folder / USERS)), len(artifacts.read_interactions(folder / INTERACTIONS)))
+    sections = [
+        run_section(metrics, run_facts(run.tree["row"], _kinds(params))),
+        _pipeline_section(folder, stages, timing),
+        data_section(catalogue, split, *counts),
+        codes_section(artifacts.read_json(folder / TOKENIZER), plots.get("code_usage", []), final_codes(folder), names,
+                      params.tokenizer.kind),
+        *_reconstructions(folder, params, names),
+        training_section(_training_curves(folder, params)),
+        metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
+        _figures_section(folder, plots.get("recall_by_popularity", [])),
+        comparison_section(run.tree["row"], *(tables.get(name, []) for name in ("ledger", "published", "comparison"))),
+        examples_section(catalogue, split.test, rankings),
+        timing_section(timing, describe_hardware()),
+    ]
+    return render_page(f"sidflow: {run.tree['row']['paper']} on {run.tree['row']['dataset']}", sections)
+
+
+def _pipeline_section(folder: Path, stages: Sequence[Stage], timing: Mapping[str, Mapping[str, Any]]) -> Section:
+    captions = {name: f"{entry['seconds']:,.1f} s" for name, entry in timing.items()}
+    caption = "<figcaption>What reads what, and the seconds that each stage took.</figcaption>"
+    body = f"<figure>{draw_dag(stages, captions)}{caption}</figure>"
+    changes = [f"{name} changed since the run" for name in changed_stages(folder)]
+    changes += [f"{name} differs from HEAD" for name in changed_code(folder)]
+    note = f"Not reproducible from the revision alone: {'; '.join(changes)}." if changes else \
+        "All files are those of dvc.lock, and the code is that of the revision."
+    return Section("pipeline", "Pipeline", body + paragraph(note, note=True))
+
+
+def _training_curves(folder: Path, params: Params) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Rows an epoch of each stage that was trained."""
+    curves: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for source in params.embed.sources:
+        curves[f"embed@{source}"] = artifacts.read_json(folder / EMBED / source / "meta.json").get("training", [])
+    curves["quantize"] = artifacts.read_tables(folder / TOKENS).get("training", [])
+    curves["finetune"] = artifacts.read_tables(folder / MODEL).get("training", [])
+    return {stage: rows for stage, rows in curves.items() if rows}
+
+
+def final_codes(folder: Path) -> np.ndarray | None:
+    """Codes that training changed win over those of quantize."""
+    paths = [path for path in (folder / MODEL / "item_codes.npy", folder / TOKENS / "item_codes.npy") if path.exists()]
+    return artifacts.read_array(paths[0], np.int32) if paths else None
+
+
+def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list[Section]:
+    examples = [example for source in params.embed.sources for example in
+                artifacts.read_json(folder / EMBED / source / "meta.json").get("reconstructions", [])]
+    return [reconstruction_section(examples, names)] if examples else []
+
+
+def _figures_section(folder: Path, by_popularity: Sequence[Mapping[str, str]]) -> Section:
+    """The figures of reports/figures, drawn from the same tables."""
+    rows = [{name: value if name == "group" else float(value) for name, value in row.items()} for row in by_popularity]
+    figures = draw_figures(rows, artifacts.read_tables(folder / MODEL))
+    return Section("figures", "Figures", "".join(image(svg, name.removesuffix(".svg").replace("_", " "))
+                                                 for name, svg in figures.items()))
+
+
+def _kinds(params: Params) -> str:
+    return (f"{' + '.join(params.embed.sources)} -> {params.tokenizer.kind} -> {params.recommender.kind} -> "
+            f"{params.decode.kind}")

@@ -1,0 +1,128 @@
+"""Where a result comes from: the code's revision, what DVC says of the pipeline, the machine."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CODE = ("pipeline_lib", "stages", "conf", "dvc.yaml")  # params.yaml, dvc.lock and reports are what a run itself writes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as dvc.yaml and dvc.lock have it: ``deps`` are paths, ``outs`` paths with the hash of what they hold."""
+
+    name: str
+    deps: tuple[str, ...]
+    outs: Mapping[str, str | None]
+
+
+def revision(folder: Path) -> str:
+    """The commit that ``folder`` is at, 12 digits."""
+    return _git(folder, "rev-parse", "--short=12", "HEAD").strip()
+
+
+def changed_code(folder: Path) -> list[str]:
+    """Files of the code that differ from HEAD, untracked ones too."""
+    lines = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+    return [line[3:].split(" -> ")[-1] for line in lines]
+
+
+def changed_stages(folder: Path) -> list[str]:
+    """Stages, and tracked data, whose files are not those of dvc.lock: what `dvc status` lists."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        return sorted(repo.status())
+
+
+def read_stages(folder: Path) -> list[Stage]:
+    """The stages of the parameters at hand, in an order in which they can run.
+
+    Raises:
+        ValueError: if DVC cannot read the pipeline, e.g. for want of a parameter.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            return in_order(_stages_of(repo))
+    except DvcException as error:
+        raise ValueError(f"dvc.yaml: {' '.join(str(error).split())}") from error
+
+
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, each behind those it depends on."""
+    ordered: list[Stage] = []
+    waiting = list(stages)
+    while waiting:
+        free = [stage for stage in waiting if not predecessors(stage, waiting)]
+        if not free:
+            raise ValueError(f"dvc.yaml: {', '.join(stage.name for stage in waiting)} depend on each other in a circle")
+        ordered += free
+        waiting = [stage for stage in waiting if stage not in free]
+    return ordered
+
+
+def predecessors(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
+    """Those of ``stages`` whose outputs ``stage`` reads."""
+    return [other for other in stages if other is not stage and set(other.outs) & set(stage.deps)]
+
+
+def require_committed(folder: Path) -> None:
+    """Refuse a result that nobody could reproduce.
+
+    Raises:
+        ValueError: if code differs from HEAD, or the pipeline's files are not those of its parameters.
+    """
+    files = changed_code(folder)
+    if files:
+        raise ValueError(f"{files[0]} differs from HEAD ({len(files)} such files): commit the code that made this run, "
+                         "`dvc repro`, then record it")
+    stages = changed_stages(folder)
+    if stages:
+        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run; `dvc repro`, then record it")
+
+
+def describe_hardware() -> dict[str, str | int]:
+    """``cpu``, ``cores`` that this process may use, ``threads`` of the numeric libraries, ``gpu`` or nothing."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return {"cpu": _cpu_model(), "cores": cores, "threads": int(threads) if threads.isdigit() else cores,
+            "gpu": _gpus()}
+
+
+def _stages_of(repo) -> list[Stage]:
+    return [Stage(stage.name, tuple(dep.def_path for dep in stage.deps),
+                  {out.def_path: out.hash_info.value for out in stage.outs})
+            for stage in repo.index.stages if hasattr(stage, "name")]  # without the pointers of `dvc add`
+
+
+def _cpu_model() -> str:
+    command = {"Linux": ["lscpu"], "Darwin": ["sysctl", "machdep.cpu.brand_string"]}.get(platform.system(), [])
+    if command and shutil.which(command[0]):
+        lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("Model name:", "machdep."))]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> str:
+    if os.environ.get("SIDFLOW_DEVICE", "auto") == "cpu" or not shutil.which("nvidia-smi"):
+        return ""
+    done = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
+                          check=False)
+    return ", ".join(done.stdout.split("\n")).strip(", ") if done.returncode == 0 else ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{folder.resolve().name}: git {arguments[0]} failed ({done.stderr.strip()}); results are "
+                         "recorded with the revision that made them, so the project must be a git repository")
+    return done.stdout

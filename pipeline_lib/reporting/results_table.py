@@ -1,0 +1,66 @@
+"""Recorded runs and published figures as text, in one block a protocol: two protocols never share a row."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+PREFIX = "test/all/"
+
+
+def method_name(row: Mapping[str, str]) -> str:
+    """What a run is called: its paper preset, with the ablation where there is one."""
+    return row["paper"] if row.get("ablation", "none") in ("none", "") else f"{row['paper']}, {row['ablation']}"
+
+
+def same_data(name: str, dataset: str) -> bool:
+    """Whether a data set of ours is one of the papers, perhaps cut otherwise: ``beauty_setrec`` is ``beauty``."""
+    return re.sub(r"(_.*|(?<=[a-z])\d+)$", "", dataset.lower()) == name.lower()
+
+
+def published_rows(published: Sequence[Mapping[str, str]], groups: Sequence[str] = ("all",)) -> list[dict[str, str]]:
+    """The long published.csv (a figure a row) as a row a method: ``protocol, method, source`` and its metrics.
+
+    Args:
+        groups: of users or items, e.g. ``("all", "warm", "cold")``; a row's metrics are all of one group.
+    """
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for figure in published:
+        if figure["group"] not in groups:
+            continue
+        method = figure["row"] if figure["group"] == "all" else f"{figure['row']}, {figure['group']}"
+        key = (figure["protocol"], figure["source"], figure["table"], method)
+        row = rows.setdefault(key, {"protocol": key[0], "method": method, "source": f"{key[1]}, {key[2]}"})
+        row[figure["metric"]] = figure["value"] + ("*" if figure["note"] else "")
+    return list(rows.values())
+
+
+def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> list[dict[str, str]]:
+    """Ledger rows in the same form; ``source`` says scale, seed and revision."""
+    return [{"protocol": row["protocol"], "method": method_name(row),
+             "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']}",
+             **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
+            for row in ledger]
+
+
+def format_results(rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> str:
+    """A block a protocol: its line, then method, source and metrics; ``*`` marks a misprint of the source."""
+    blocks = []
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        members = [row for row in rows if row["protocol"] == protocol]
+        shown = [name for name in metrics if any(name in row for row in members)]
+        if shown:
+            lines = [["method", "source", *shown]]
+            lines += [[row["method"], row["source"], *(row.get(name, "-") for name in shown)] for row in members
+                      if any(name in row for name in shown)]
+            blocks.append(f"{protocol}\n{format_table(lines, 2)}")
+    return "\n\n".join(blocks)
+
+
+def format_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Columns as wide as their widest cell, the first ``text_columns`` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(_aligned(row, widths, text_columns)).rstrip() for row in rows)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], text_columns: int) -> Iterable[str]:
+    for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.ljust(width) if place < text_columns else cell.rjust(width)

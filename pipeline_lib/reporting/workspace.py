@@ -1,0 +1,128 @@
+"""A clone of the project in which one pipeline after the other runs, with the project's DVC cache and checkpoints.
+
+The clone stands at the project's HEAD: work in the project's own folder goes on meanwhile and is not part of any run.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline_lib.params import Params, params_from_tree
+
+WORKSPACE = Path(".sidflow/compare/clone")
+
+
+@contextlib.contextmanager
+def open_workspace(project: Path) -> Iterator[Path]:
+    """The clone, at the project's HEAD; one process at a time may have it.
+
+    Raises:
+        RuntimeError: if another process has it, or git or DVC cannot set it up.
+    """
+    holder = (project / WORKSPACE).with_name(f"running-{os.getpid()}")
+    for other in holder.parent.glob("running-*"):
+        if _is_alive(int(other.name.split("-")[1])):
+            raise RuntimeError(f"{other}: another `sidflow compare` runs here; wait for it, or stop process "
+                               f"{other.name.split('-')[1]}")
+        other.rmdir()
+    holder.mkdir(parents=True)
+    try:
+        yield _clone(project, project / WORKSPACE)
+    finally:
+        holder.rmdir()
+
+
+def compose_params(conf: Path, overrides: Sequence[str]) -> Params:
+    """The parameters that `sidflow params` would compose from a folder conf/.
+
+    Raises:
+        ValueError: if a group, preset or key does not exist, in one line.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        said = " ".join(str(error).split()).split(" Config search path")[0]
+        raise ValueError(f"conf/: {said}") from error
+    return params_from_tree(tree)
+
+
+def run_pipeline(workspace: Path, project: Path, overrides: Sequence[str], raw: Path) -> None:
+    """`sidflow params` and `dvc repro` in the clone; what the cache holds is not run again.
+
+    Args:
+        raw: ``ingest.path`` of these parameters; the data set is put there from DVC's cache.
+
+    Raises:
+        RuntimeError: with the one line that the failed stage, or DVC, ended with.
+    """
+    (workspace / "reports/timing.json").unlink(missing_ok=True)  # what was timed in another run is not of this one
+    python = [sys.executable, "-m"]
+    _run([*python, "pipeline_lib.cli", "params", *overrides], workspace, project)
+    pointer = Path(f"{raw}.dvc")
+    if not (workspace / pointer).exists() and (project / pointer).exists():
+        shutil.copyfile(project / pointer, workspace / pointer)  # added, but not committed yet
+    if (workspace / pointer).exists():
+        _run([*python, "dvc", "checkout", "--quiet", "--force", str(pointer)], workspace, project)
+    elif not (workspace / raw).exists():
+        raise RuntimeError(f"{raw}: not in git and not added to DVC; run `sidflow data add`")
+    _run([*python, "dvc", "repro"], workspace, project)
+
+
+def one_line_error(lines: Sequence[str]) -> str:
+    """The line of a failed command's output that says why: a stage's own, else DVC's last, else the last."""
+    for start in ("error: ", "ERROR: "):
+        found = [line.removeprefix(start) for line in lines if line.startswith(start)]
+        if found:
+            return found[-1]
+    return lines[-1] if lines else "no message"
+
+
+def _clone(project: Path, folder: Path) -> Path:
+    if not (folder / ".git").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        places = [str(project.resolve()), str(folder.resolve())]
+        _run(["git", "clone", "--quiet", "--shared", "--no-checkout", *places], project, project)
+    _run(["git", "fetch", "--quiet", "origin", "HEAD"], folder, project)
+    _run(["git", "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"], folder, project)
+    cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=project, capture_output=True, text=True,
+                           check=False)
+    if cache.returncode:
+        raise RuntimeError(f"{project.resolve().name}: {one_line_error(cache.stderr.splitlines())}")
+    place = (project / cache.stdout.strip()).resolve()
+    _run([sys.executable, "-m", "dvc", "cache", "dir", "--local", str(place)], folder, project)
+    return folder
+
+
+def _run(command: Sequence[str], folder: Path, project: Path) -> None:
+    """Run a command, passing on what it says, and raise with its one line when it fails."""
+    env = {name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "PYTHONPATH")}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    env.setdefault("SIDFLOW_CHECKPOINTS", str((project / ".sidflow/checkpoints").resolve()))
+    lines = []
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as process:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            sys.stderr.write(line)
+    if process.returncode:
+        raise RuntimeError(one_line_error([line for line in lines if line]))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -1,0 +1,116 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline_lib import artifacts
+from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
+from pipeline_lib.reporting.comparison_text import format_comparison, readable_rows
+from pipeline_lib.reporting.finished_run import FinishedRun
+from pipeline_lib.reporting.ledger import run_name
+from pipeline_lib.reporting.workspace import one_line_error
+from tests.reporting.test_ledger import make_params
+
+GRID = make_grid(["shop"], ["good", "plain"], "demo", ["none"], [1, 2])
+
+
+def compose(cell):
+    if cell.paper == "unknown":
+        raise ValueError("conf/: Could not find 'paper/unknown'")
+    return make_params(seed=cell.seed, preset={"dataset": cell.dataset, "paper": cell.paper, "scale": cell.scale,
+                                               "ablation": cell.ablation})
+
+
+class Runs:
+    """Stands in for the pipeline: users of ``good`` have 0.5 more than those of ``plain``; remembers what was run."""
+
+    def __init__(self, failing=()):
+        self.cells, self.failing = [], failing
+
+    def __call__(self, cell, params):
+        self.cells.append((cell.paper, cell.seed))
+        if cell.paper in self.failing:
+            raise RuntimeError("finetune: out of memory\nsecond line")
+        values = np.tile([0.0, 0.25, 0.5, 0.25], 10) + (0.5 if cell.paper == "good" else 0.0)
+        row = {"protocol": "shop | one", "revision": "abc", "test/all/recall@10": float(values.mean()) + 0.01 * cell.seed,
+               "seconds": 10.0 * cell.seed, "seconds/finetune": 4.0, "peak_memory_mib": 100.0, "peak_memory_mib/finetune": 90.0,
+               "parameters": 1234, "users_per_second": ""}
+        users = pa.table({"user": pa.array(range(40), pa.int32()), "recall@10": pa.array(values, pa.float32())})
+        return FinishedRun(run_name(params), {"row": row, "cases": "c"}, users)
+
+
+def rows_of(cells, kept, reference=None):
+    return comparison_rows(find_outcomes(cells, kept, compose), kept, ["recall@10"], reference, np.random.default_rng(0))
+
+
+def test_one_seed_of_everything_comes_before_the_second(tmp_path):
+    runs = Runs()
+    run_grid(GRID, tmp_path, compose, runs)
+    assert runs.cells == [("good", 1), ("plain", 1), ("good", 2), ("plain", 2)]
+
+
+def test_means_spreads_and_paired_tests_worked_by_hand(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    good, plain = rows_of(GRID, tmp_path, "plain")
+    assert good["recall@10"] == pytest.approx(0.765) and good["recall@10 spread"] == pytest.approx(0.01 / 2**0.5)
+    assert (good["recall@10 difference"], good["recall@10 low"], good["recall@10 high"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert good["recall@10 p"] < 0.001 and "recall@10 p" not in plain
+    assert (good["seconds"], good["seconds/finetune"], good["parameters"], good["seeds"]) == (15.0, 4.0, 1234.0, "2 of 2")
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
+    class Stopped(Runs):
+        def __call__(self, cell, params):
+            if len(self.cells) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(cell, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(GRID, tmp_path, compose, Stopped())
+    half = rows_of(GRID, tmp_path)
+    assert [row["seeds"] for row in half] == ["1 of 2", "1 of 2"] and half[0]["status"] == "not run"
+    again = Runs()
+    run_grid(GRID, tmp_path, compose, again)
+    assert again.cells == [("good", 2), ("plain", 2)]
+    assert [row["status"] for row in rows_of(GRID, tmp_path)] == ["done", "done"]
+
+
+def test_a_failed_cell_is_named_with_its_line_and_the_others_go_on(tmp_path):
+    cells = make_grid(["shop"], ["unknown", "bad", "plain"], "demo", ["none"], [1])
+    run_grid(cells, tmp_path, compose, Runs(failing=("bad",)))
+    text = format_comparison(rows_of(cells, tmp_path), ["recall@10"], None)
+    assert "unknown: failed: conf/: Could not find 'paper/unknown'" in text
+    assert "bad: failed: finetune: out of memory second line" in text and "0.2600" in text
+    retried = Runs()
+    run_grid(cells, tmp_path, compose, retried)
+    assert retried.cells == [("bad", 1)]
+
+
+def test_cells_that_were_not_run_are_printed_as_such(tmp_path):
+    text = format_comparison(rows_of(GRID, tmp_path), ["recall@10"], None)
+    assert text.count("not run") == 4 and "0 of 2" in text  # a cell of the table and a line, twice
+
+
+def test_runs_with_other_test_users_are_not_paired(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    for cell in GRID[:2]:
+        path = tmp_path / run_name(compose(cell)) / "run.json"
+        artifacts.write_json(path, artifacts.read_json(path) | {"cases": cell.paper})
+    (good, _) = rows_of(GRID, tmp_path, "plain")
+    assert good["recall@10 difference"] == pytest.approx(0.5)  # of seed 2 alone
+    with pytest.raises(ValueError, match=r"good, scale demo, seed 1: no mrr; it has recall@10"):
+        comparison_rows(find_outcomes(GRID, tmp_path, compose), tmp_path, ["mrr"], None, np.random.default_rng(0))
+
+
+def test_the_table_reads_the_same_from_its_csv(tmp_path):
+    run_grid(GRID, tmp_path / "kept", compose, Runs())
+    rows = rows_of(GRID, tmp_path / "kept", "plain")
+    artifacts.write_csv(tmp_path / "comparison.csv", rows)
+    assert readable_rows(artifacts.read_tables(tmp_path)["comparison"], ["recall@10"]) == readable_rows(rows, ["recall@10"])
+    text = format_comparison(rows, ["recall@10"], "plain")
+    assert "0.7650 ±0.0071" in text and "+0.5000 [+0.5000, +0.5000]" in text and "4.0 (90)" in text
+
+
+def test_the_line_that_says_why_a_command_failed_is_found():
+    assert one_line_error(["Running", "error: params: seed is x", "ERROR: failed to reproduce 'ingest'"]) == "params: seed is x"
+    assert one_line_error(["a", "ERROR: failed", "b"]) == "failed" and one_line_error(["a", "b"]) == "b"
+    assert one_line_error([]) == "no message"

@@ -1,0 +1,85 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib.params import params_from_tree
+from pipeline_lib.reporting.finished_run import outputs_digest, stage_timings
+from pipeline_lib.reporting.ledger import append_row, find_row, flatten, params_hash, read_ledger, run_name, run_row
+from pipeline_lib.reporting.provenance import Stage
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
+
+
+def make_params(**changes):
+    tree = yaml.safe_load(CONF.read_text(encoding="utf-8"))
+    del tree["defaults"]
+    return params_from_tree(tree | changes)
+
+
+def make_row(seed=42, revision="abc", **more):
+    return {"params_hash": "0f", "revision": revision, "seed": seed, "date": "2026-01-01", **more}
+
+
+def test_nested_figures_become_paths():
+    assert flatten({"test": {"all": {"mrr": 0.5}}, "collisions": 0.0}) == {"test/all/mrr": 0.5, "collisions": 0.0}
+
+
+def test_rows_are_kept_and_columns_grow(tmp_path):
+    path = tmp_path / "ledger.csv"
+    append_row(path, make_row(old=1))
+    append_row(path, make_row(seed=43, new=0.5))
+    first, second = read_ledger(path)
+    assert (first["old"], first["new"], second["old"], second["new"]) == ("1", "", "", "0.5")
+    assert [row["seed"] for row in (first, second)] == ["42", "43"]
+
+
+def test_the_same_run_is_refused_and_leaves_the_file_alone(tmp_path):
+    path = tmp_path / "ledger.csv"
+    append_row(path, make_row())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"this run \(params 0f, revision abc, seed 42\) was recorded on 2026-01-01"):
+        append_row(path, make_row())
+    assert path.read_bytes() == before
+    append_row(path, make_row(revision="abd"))
+    assert find_row(read_ledger(path), make_row(revision="abd")) is not None
+    assert find_row(read_ledger(path), make_row(seed=7)) is None
+
+
+def test_no_ledger_has_no_rows(tmp_path):
+    assert read_ledger(tmp_path / "ledger.csv") == []
+
+
+def test_the_digest_says_what_the_stages_read_and_no_more():
+    params = make_params()
+    renamed = dataclasses.replace(params, preset={"paper": "other"})
+    assert params_hash(params) == params_hash(renamed)
+    assert params_hash(params) != params_hash(dataclasses.replace(params, seed=7))
+    tree = yaml.safe_load(CONF.read_text(encoding="utf-8"))
+    unused = make_params(embed=tree["embed"] | {"mf": tree["embed"]["mf"] | {"dimensions": 3}})
+    used = make_params(embed=tree["embed"] | {"text": tree["embed"]["text"] | {"dimensions": 3}})
+    assert params_hash(unused) == params_hash(params) != params_hash(used)
+
+
+def test_a_row_holds_presets_metrics_and_stages():
+    params = make_params(preset={"dataset": "shop", "paper": "tiger", "scale": "small", "ablation": "none"})
+    metrics = {"run": {"protocol": "stale"}, "test": {"all": {"users": 9, "mrr": 0.5}}}
+    timing = {"decode": {"seconds": 2.5, "peak_memory_mib": 80.0, "users_per_second": 4.0},
+              "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
+    given = {"revision": "abc", "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
+    row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
+    expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25, "seconds": 3.5,
+                "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0, "parameters": 7, "cores": 2,
+                "parameters/quantize": 2, "seed": 42}
+    assert row | expected == row and "leave_one_out" in row["protocol"]
+    partial = run_row(params, metrics, {}, timing | {"decode": None}, {}, **given)
+    assert partial["seconds"] == "" and partial["seconds/evaluate"] == 1.0 and "seconds/decode" not in partial
+    assert run_name(params) == f"shop-tiger-small-none-seed42-{params_hash(params)}"
+
+
+def test_a_stage_from_the_cache_has_the_timing_of_when_it_was_made():
+    stages = [Stage("a", (), {"x": "1"}), Stage("b", ("x",), {"y": "2"}), Stage("c", ("y",), {"z": "3"})]
+    measured = {"a": {"seconds": 9.0}, "b": {"seconds": 1.0}, "embed@left_over": {"seconds": 5.0}}
+    known = {outputs_digest(stages[0]): {"seconds": 2.0}, outputs_digest(Stage("c", (), {"z": "4"})): {"seconds": 7.0}}
+    assert stage_timings(stages, measured, known) == {"a": {"seconds": 2.0}, "b": {"seconds": 1.0}, "c": None}

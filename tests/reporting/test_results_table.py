@@ -1,0 +1,68 @@
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows, same_data
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "reports" / "results" / "published.csv"
+IDENTITY = ("source", "table", "row", "data", "group", "protocol", "metric")
+
+
+@pytest.fixture(scope="module")
+def published():
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_published_figure_is_one_number_with_its_source(published):
+    assert {row["source"].split()[0] for row in published} == {"STORE", "TokenRec", "ETEGRec", "SETRec", "TIGER"}
+    assert all(row[name] for row in published for name in (*IDENTITY, "value"))
+    assert max(Counter(tuple(row[name] for name in IDENTITY) for row in published).values()) == 1
+    assert all(0 <= float(row["value"]) < 1 for row in published if row["metric"].split("@")[0] in ("recall", "ndcg", "auc"))
+
+
+def test_figures_are_those_of_the_papers(published):
+    value = {tuple(row[name] for name in ("row", "table", "data", "group", "metric")): row["value"] for row in published}
+    assert value["ETEGRec", "Table 3", "instruments", "all", "ndcg@10"] == "0.0331"
+    assert value["STORE", "Table 3", "yelp", "all", "recall@20"] == "0.0316"
+    assert value["TokenRec", "Table 2", "lastfm", "all", "hit_rate@20"] == "0.0936"
+    assert value["SETRec (T5)", "Table 1", "beauty", "cold", "recall@10"] == "0.0761"
+    assert value["SETRec (Qwen 7B)", "Table 3", "toys", "cold", "ndcg@10"] == "0.0613"
+
+
+def test_impossible_columns_are_left_out_and_misprints_marked(published):
+    assert not [row for row in published if row["source"].startswith("STORE") and row["metric"].startswith("ndcg")
+                and row["table"] != "Table 5"]
+    figures = {}
+    for row in published:
+        if row["metric"].split("@")[0] in ("recall", "hit_rate", "ndcg") and not row["note"]:
+            kind, k = row["metric"].split("@")
+            figures.setdefault(tuple(row[name] for name in IDENTITY[:-1]) + (kind,), []).append((int(k), float(row["value"])))
+    for key, values in figures.items():  # with one target, none of these falls with k
+        values = [value for _, value in sorted(values)]
+        assert values == sorted(values) or "all held-out targets" in key[5], key
+    assert {row["value"] for row in published if row["note"].startswith("misprint: ten times")} == {"0.5234", "0.3336"}
+
+
+def test_two_protocols_never_share_a_row_or_a_block(published):
+    ledger = [{"protocol": "beauty | mine", "paper": "tiger", "ablation": "random_codes", "scale": "small", "seed": "1",
+               "revision": "abc", "test/all/recall@10": "0.05"}]
+    rows = recorded_rows(ledger, ["recall@10"]) + published_rows(published)
+    text = format_results(rows, ["recall@10"])
+    blocks = dict(block.split("\n", 1) for block in text.split("\n\n"))
+    assert "tiger, random_codes" in blocks["beauty | mine"] and "TIGER" not in blocks["beauty | mine"]
+    tiger = {name: block for name, block in blocks.items() if name.startswith("beauty") and "TIGER" in block}
+    assert len(tiger) == 2  # of its own paper and of SETRec's split, apart
+    assert all(len({row["protocol"] for row in rows if row["protocol"] == name}) == 1 for name in blocks)
+
+
+def test_a_group_is_a_row_of_its_own(published):
+    methods = {row["method"] for row in published_rows(published, ("all", "cold"))}
+    assert {"SETRec (T5)", "SETRec (T5), cold"} <= methods and "SETRec (T5), warm" not in methods
+
+
+def test_our_cuts_of_a_data_set_are_found():
+    assert same_data("beauty", "beauty_setrec") and same_data("scientific", "scientific18") and same_data("ml-1m", "ml-1m")
+    assert not same_data("ml-1m", "ml-100k") and not same_data("toys", "beauty")
