@@ -20,7 +20,7 @@ def run_stage(main: Callable[..., None]) -> None:
 def run_app(app: typer.Typer) -> None:
     """The same for a typer app of several commands."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for noisy in ("httpx", "faiss", "sentence_transformers"):
+    for noisy in ("httpx", "faiss", "sentence_transformers", "matplotlib.category"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

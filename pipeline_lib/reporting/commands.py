@@ -16,7 +16,7 @@ MetricOption = Annotated[str, typer.Option("--metrics", help="Metrics to show, s
 
 def record() -> None:
     """Add the finished run to reports/results/ledger.csv, with what made it; refused for a run nobody could repeat."""
-    from pipeline_lib.reporting.finished_run import collect_run, keep_run, keep_timings
+    from pipeline_lib.reporting.finished_run import collect_run, keep_run
     from pipeline_lib.reporting.ledger import append_row
     from pipeline_lib.reporting.provenance import require_committed
 
@@ -24,7 +24,6 @@ def record() -> None:
     run = collect_run(PROJECT, KEPT)
     append_row(LEDGER, run.tree["row"])
     keep_run(KEPT, run)
-    keep_timings(KEPT, PROJECT)
     row = run.tree["row"]
     what = f"{row['paper']} on {row['dataset']}, seed {row['seed']}, revision {row['revision']}"
     typer.echo(f"recorded {what} in {LEDGER}")
@@ -85,8 +84,7 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     if show:
         outcomes = find_outcomes(cells, KEPT, lambda cell: compose_params(Path("conf"), cell.composition))
     else:
-        for folder in (PROJECT, PROJECT / WORKSPACE):  # the clone as an interruption left it
-            keep_timings(KEPT, folder)
+        keep_timings(KEPT, PROJECT / WORKSPACE)  # as an interruption left it
         with open_workspace(PROJECT) as workspace:
             def compose(cell):
                 return compose_params(workspace / "conf", cell.composition)

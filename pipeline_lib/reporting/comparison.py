@@ -143,7 +143,8 @@ def _row(key: tuple[str, ...], members: Sequence[Outcome], references: Sequence[
         return row
     for metric in metrics:
         row |= _metric_columns(metric, done, [other for other in references if other.tree], kept, generator)
-    figures = [name for name in dict.fromkeys(name for outcome in done for name in outcome.tree["row"]) if name in ("parameters", "users_per_second")
+    columns = dict.fromkeys(name for outcome in done for name in outcome.tree["row"])
+    figures = [name for name in columns if name in ("parameters", "users_per_second")
                or name.split("/")[0] in ("seconds", "peak_memory_mib")]
     for name in figures:
         values = [float(outcome.tree["row"][name]) for outcome in done if outcome.tree["row"].get(name, "") != ""]

@@ -73,7 +73,8 @@ def keep_timings(kept: Path, folder: Path) -> None:
     """Remember how long the stages of a project folder took to make what dvc.lock says they made.
 
     A stage that DVC takes from its cache is not timed again, so a run that was interrupted, or that shares stages with
-    others, finds their timings here. The first timing of equal outputs stays.
+    others, finds their timings here. The first timing of equal outputs stays. The folder's timing.json must hold
+    nothing of another run, as that of the clone in which runs are compared.
     """
     try:
         stages = read_stages(folder)

@@ -13,7 +13,8 @@ RANKINGS = Rankings(np.array([2, 0], np.int32), Ragged.from_rows([[1, 0, 2], [2]
 
 def test_codes_stand_under_the_raw_ids_and_padding_is_empty():
     table = codes_table(["B1", "B2"], np.array([[3, 0], [5, -1]], np.int32))
-    assert table.to_pylist() == [{"item_id": "B1", "level_0": 3, "level_1": 0}, {"item_id": "B2", "level_0": 5, "level_1": None}]
+    assert table.to_pylist() == [{"item_id": "B1", "level_0": 3, "level_1": 0},
+                                 {"item_id": "B2", "level_0": 5, "level_1": None}]
     with pytest.raises(ValueError, match="2 rows of codes but 1 items"):
         codes_table(["B1"], np.zeros((2, 1), np.int32))
 

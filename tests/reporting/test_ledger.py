@@ -69,9 +69,9 @@ def test_a_row_holds_presets_metrics_and_stages():
               "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
     given = {"revision": "abc", "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
     row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
-    expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25, "seconds": 3.5,
-                "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0, "parameters": 7, "cores": 2,
-                "parameters/quantize": 2, "seed": 42}
+    expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25,
+                "seconds": 3.5, "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0,
+                "parameters": 7, "cores": 2, "parameters/quantize": 2, "seed": 42}
     assert row | expected == row and "leave_one_out" in row["protocol"]
     partial = run_row(params, metrics, {}, timing | {"decode": None}, {}, **given)
     assert partial["seconds"] == "" and partial["seconds/evaluate"] == 1.0 and "seconds/decode" not in partial

@@ -1,6 +1,6 @@
 import base64
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 
@@ -57,8 +57,8 @@ def test_the_drawing_has_every_stage_with_its_caption_and_the_direct_arrows():
     svg = draw_dag(STAGES, {"train": "9 s"})
     assert all(stage.name in text_of(svg) for stage in STAGES) and "9 s" in text_of(svg)
     assert svg.count("<path") == 5 and svg.count("<rect") == 5
-    corners = {(box.get("x"), box.get("y")) for box in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")}
-    assert len(corners) == 5
+    boxes = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+    assert len({(box.get("x"), box.get("y")) for box in boxes}) == 5
 
 
 def test_charts_name_their_axes_and_lines_and_repeat_to_the_byte():

@@ -20,11 +20,13 @@ def test_every_published_figure_is_one_number_with_its_source(published):
     assert {row["source"].split()[0] for row in published} == {"STORE", "TokenRec", "ETEGRec", "SETRec", "TIGER"}
     assert all(row[name] for row in published for name in (*IDENTITY, "value"))
     assert max(Counter(tuple(row[name] for name in IDENTITY) for row in published).values()) == 1
-    assert all(0 <= float(row["value"]) < 1 for row in published if row["metric"].split("@")[0] in ("recall", "ndcg", "auc"))
+    shares = [float(row["value"]) for row in published if row["metric"].split("@")[0] in ("recall", "ndcg", "auc")]
+    assert len(shares) > 900 and all(0 <= share < 1 for share in shares)
 
 
 def test_figures_are_those_of_the_papers(published):
-    value = {tuple(row[name] for name in ("row", "table", "data", "group", "metric")): row["value"] for row in published}
+    value = {tuple(row[name] for name in ("row", "table", "data", "group", "metric")): row["value"]
+             for row in published}
     assert value["ETEGRec", "Table 3", "instruments", "all", "ndcg@10"] == "0.0331"
     assert value["STORE", "Table 3", "yelp", "all", "recall@20"] == "0.0316"
     assert value["TokenRec", "Table 2", "lastfm", "all", "hit_rate@20"] == "0.0936"
@@ -39,7 +41,8 @@ def test_impossible_columns_are_left_out_and_misprints_marked(published):
     for row in published:
         if row["metric"].split("@")[0] in ("recall", "hit_rate", "ndcg") and not row["note"]:
             kind, k = row["metric"].split("@")
-            figures.setdefault(tuple(row[name] for name in IDENTITY[:-1]) + (kind,), []).append((int(k), float(row["value"])))
+            key = (*(row[name] for name in IDENTITY[:-1]), kind)
+            figures.setdefault(key, []).append((int(k), float(row["value"])))
     for key, values in figures.items():  # with one target, none of these falls with k
         values = [value for _, value in sorted(values)]
         assert values == sorted(values) or "all held-out targets" in key[5], key
@@ -64,5 +67,5 @@ def test_a_group_is_a_row_of_its_own(published):
 
 
 def test_our_cuts_of_a_data_set_are_found():
-    assert same_data("beauty", "beauty_setrec") and same_data("scientific", "scientific18") and same_data("ml-1m", "ml-1m")
-    assert not same_data("ml-1m", "ml-100k") and not same_data("toys", "beauty")
+    assert same_data("beauty", "beauty_setrec") and same_data("scientific", "scientific18")
+    assert same_data("ml-1m", "ml-1m") and not same_data("ml-1m", "ml-100k") and not same_data("toys", "beauty")
