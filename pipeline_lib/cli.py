@@ -13,7 +13,7 @@ import yaml
 
 from pipeline_lib import artifacts
 from pipeline_lib.command import run_app
-from pipeline_lib.params import IngestParams, params_from_tree, parse
+from pipeline_lib.params import IngestParams, compose_tree, params_from_tree, parse
 from pipeline_lib.recommend_cli import items_app, recommend
 from pipeline_lib.reporting import commands
 from pipeline_lib.variants import check_pipeline, load_params
@@ -116,19 +116,7 @@ def list_data() -> None:
 
 def compose(overrides: list[str]) -> str:
     """conf/ with overrides as YAML text: what `dvc exp run -S` writes to params.yaml."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(CONF.resolve()), version_base=None):
-            config = hydra_compose("config", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"conf/: {error}") from error
-    OmegaConf.resolve(config)
-    return OmegaConf.to_yaml(config)
+    return yaml.safe_dump(compose_tree(CONF, overrides), sort_keys=False)
 
 
 def check_options(config) -> None:

@@ -7,7 +7,7 @@ reads with this module and then checks the combination.
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -160,6 +160,28 @@ def read_params(path: Path) -> Params:
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path}: expected a mapping of parameters, found {type(tree).__name__}")
     return params_from_tree(tree)
+
+
+def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What `dvc exp run -S` would compose from a folder conf/, interpolations resolved, as a nested mapping.
+
+    Args:
+        overrides: as after -S, e.g. ``paper=tiger``, ``seed=7``.
+
+    Raises:
+        ValueError: if a group, preset or key does not exist, in one line.
+    """
+    from hydra import compose, initialize_config_dir  # a GPU worker has no Hydra, and reads params.yaml alone
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        said = " ".join(str(error).split()).split(" Config search path")[0]
+        raise ValueError(f"conf/: {said}") from error
 
 
 def params_from_tree(tree: Mapping[str, Any]) -> Params:

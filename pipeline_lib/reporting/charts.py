@@ -1,7 +1,8 @@
 """Charts of the report as SVG, with axes, units and legends; marker, dash and hatch tell them apart without colour."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "x"), ("-", "D"), ("--", "v"))
 HATCHES = ("", "///", "...", "xxx", "---")
@@ -21,7 +22,7 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, log: bool = False
             axes.set(xscale="log", yscale="log")
         if len(lines) > 1:
             axes.legend(fontsize=8)
-    return _svg(draw, x, y)
+    return _chart(draw, x, y)
 
 
 def bar_chart(labels: Sequence[str], bars: Mapping[str, Sequence[float]], *, x: str, y: str) -> bytes:
@@ -36,21 +37,31 @@ def bar_chart(labels: Sequence[str], bars: Mapping[str, Sequence[float]], *, x: 
         axes.set_xticks(range(len(labels)), labels, fontsize=8)
         if len(bars) > 1:
             axes.legend(fontsize=8)
-    return _svg(draw, x, y)
+    return _chart(draw, x, y)
 
 
-def _svg(draw, x: str, y: str) -> bytes:
-    import matplotlib  # a second to import
+def draw_svg(*panels: Callable[[Any], None], size: tuple[float, float] = (5.5, 4.5)) -> bytes:
+    """Panels side by side as one SVG, each drawn on matplotlib axes of its own; ``size`` of one, in inches."""
+    import matplotlib  # a second to import, and only some methods have a figure of their own
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
+    width, height = size
     with pyplot.rc_context({"svg.hashsalt": "sidflow", "svg.fonttype": "none"}):  # equal data, equal bytes
-        figure, axes = pyplot.subplots(figsize=(6.2, 3.4), layout="constrained")
-        draw(axes)
-        axes.set(xlabel=x, ylabel=y)
-        axes.spines[["top", "right"]].set_visible(False)
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(width * len(panels), height), squeeze=False,
+                                       layout="constrained")
+        for panel, place in zip(panels, axes[0]):
+            panel(place)
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})
         pyplot.close(figure)
     return image.getvalue()
+
+
+def _chart(draw: Callable[[Any], None], x: str, y: str) -> bytes:
+    def panel(axes) -> None:
+        draw(axes)
+        axes.set(xlabel=x, ylabel=y)
+        axes.spines[["top", "right"]].set_visible(False)
+    return draw_svg(panel, size=(6.2, 3.4))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib import artifacts
+from pipeline_lib.params import compose_tree, params_from_tree
 
 PROJECT, RESULTS, KEPT = Path(), Path("reports/results"), Path("reports/results/runs")
 LEDGER, COMPARISON = RESULTS / "ledger.csv", RESULTS / "comparison.csv"
@@ -73,7 +74,7 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
     from pipeline_lib.reporting.comparison_text import format_comparison
     from pipeline_lib.reporting.finished_run import keep_timings
-    from pipeline_lib.reporting.workspace import WORKSPACE, compose_params, open_workspace
+    from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace
     from pipeline_lib.seeding import numpy_generator
 
     cells = make_grid(datasets.split(","), papers.split(","), scale, ablations.split(","),
@@ -82,12 +83,12 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     if reference is not None and reference not in methods:
         raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
     if show:
-        outcomes = find_outcomes(cells, KEPT, lambda cell: compose_params(Path("conf"), cell.composition))
+        outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(Path("conf"), cell.composition)))
     else:
         keep_timings(KEPT, PROJECT / WORKSPACE)  # as an interruption left it
         with open_workspace(PROJECT) as workspace:
             def compose(cell):
-                return compose_params(workspace / "conf", cell.composition)
+                return params_from_tree(compose_tree(workspace / "conf", cell.composition))
 
             run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
             outcomes = find_outcomes(cells, KEPT, compose)

@@ -1,8 +1,9 @@
 """Figures that are more than one line over one axis, as SVG; `dvc plots` shows the others from their CSV."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipeline_lib.reporting.charts import draw_svg
 
 ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
 
@@ -14,13 +15,13 @@ def draw_figures(popularity: Sequence[Mapping[str, Any]], tables: Mapping[str, S
         popularity: rows ``group`` with their metrics, the most popular items first.
         tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), as they stand in the model's folder.
     """
-    figures = {"recall_by_popularity.svg": _svg(lambda axes: _draw_groups(axes, popularity))}
+    figures = {"recall_by_popularity.svg": draw_svg(lambda axes: _draw_groups(axes, popularity))}
     if tables.get("alignment"):
-        figures["states.svg"] = _svg(lambda axes: _draw_states(axes, tables["alignment"]))
+        figures["states.svg"] = draw_svg(lambda axes: _draw_states(axes, tables["alignment"]))
     curves = {name: [(float(row["epoch"]), float(row[name])) for row in tables.get("training", ()) if row.get(name)]
               for name in ALIGNMENT_LOSSES}
     if any(curves.values()):
-        figures["alignment_losses.svg"] = _svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
+        figures["alignment_losses.svg"] = draw_svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
                                                  for name, curve in curves.items() if curve])
     return figures
 
@@ -46,19 +47,3 @@ def _draw_curve(axes, name: str, curve: Sequence[tuple[float, float]]) -> None:
     label = {"sia_loss": "sequence-item divergence (nats)", "psa_loss": "preference-semantic loss (nats)",
              "changed_codes": "share of items with a changed code"}[name]
     axes.set(xlabel="epoch", ylabel=label)
-
-
-def _svg(*panels) -> bytes:
-    import matplotlib  # a second to import, and only some methods have a figure of their own
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context({"svg.hashsalt": "sidflow", "svg.fonttype": "none"}):  # equal runs, equal bytes
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.5), squeeze=False, layout="constrained")
-        for panel, place in zip(panels, axes[0]):
-            panel(place)
-        image = io.BytesIO()
-        figure.savefig(image, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
-    return image.getvalue()

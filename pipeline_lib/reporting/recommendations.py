@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.artifacts import Cases, Catalogue, Rankings
+from pipeline_lib.reporting.results_table import format_table
 
 SHOWN_HISTORY = 5
 NAME_WIDTH = 70
@@ -58,7 +59,7 @@ def format_metrics(tree: Mapping[str, Any]) -> str:
     shown = ("users", f"recall@{k}", f"ndcg@{k}", "mrr")
     groups = [["group", *shown], *([group, *(_figure(metrics, name) for name in shown)]
                                    for group, metrics in test.items())]
-    return "\n\n".join([tree["run"]["protocol"], _table(compared), _table(groups)])
+    return "\n\n".join([tree["run"]["protocol"], format_table(compared), format_table(groups)])
 
 
 def _row_of(user: int, users: np.ndarray, what: str) -> int:
@@ -77,11 +78,3 @@ def _figure(metrics: Mapping[str, float], name: str) -> str:
     if name not in metrics:
         return "-"
     return str(metrics[name]) if name == "users" else f"{metrics[name]:.4f}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) if place == 0 else cell.rjust(width)
-                               for place, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-                     for row in rows)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline_lib.params import Params, params_from_tree
 
 WORKSPACE = Path(".sidflow/compare/clone")
 
@@ -34,26 +33,6 @@ def open_workspace(project: Path) -> Iterator[Path]:
         yield _clone(project, project / WORKSPACE)
     finally:
         holder.rmdir()
-
-
-def compose_params(conf: Path, overrides: Sequence[str]) -> Params:
-    """The parameters that `sidflow params` would compose from a folder conf/.
-
-    Raises:
-        ValueError: if a group, preset or key does not exist, in one line.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(conf.resolve()), version_base=None):
-            tree = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        said = " ".join(str(error).split()).split(" Config search path")[0]
-        raise ValueError(f"conf/: {said}") from error
-    return params_from_tree(tree)
 
 
 def run_pipeline(workspace: Path, project: Path, overrides: Sequence[str], raw: Path) -> None:
