@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline_lib.cli import compose
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, Project
 
 pytestmark = pytest.mark.slow
 STAGES = ["ingest", "split", "embed@text", "quantize", "build_sequences", "finetune", "decode", "evaluate"]
@@ -100,15 +102,18 @@ def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restor
     restored.run("rm", "-r", "plots")
 
 
-@pytest.fixture
-def with_own_data(restored):
-    """A small data set, `dvc add`ed, so that DVC can put it into the copies that queued runs work in."""
-    raw = restored.folder / "own"
+def write_own_data(raw: Path) -> None:
     raw.mkdir()
     lines = [f"u{user:02d},i{(user * 3 + step) % 20:02d},{1000 + step}" for user in range(60) for step in range(7)]
     (raw / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
     titles = ["item_id,title", *(f"i{item:02d},{'red blue green'.split()[item % 3]} thing {item}" for item in range(20))]
     (raw / "items.csv").write_text("\n".join(titles) + "\n")
+
+
+@pytest.fixture
+def with_own_data(restored):
+    """A small data set, `dvc add`ed, so that DVC can put it into the copies that queued runs work in."""
+    write_own_data(restored.folder / "own")
     restored.run("sidflow", "data", "add", "own")
     restored.run("rm", "-r", "own")
     restored.commit("own data")
@@ -215,6 +220,42 @@ def test_two_processes_decode_what_one_does(project):
         flat = [np.concatenate(table["scores"].to_numpy()) for table in (one, two)]
         np.testing.assert_allclose(*flat, atol=1e-5)
     project.run("rm", "-r", "data/other", "data/timing.json")
+
+
+def commands_of(page: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
+    write_own_data(restored.folder / "shop")
+    sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.rqvae.codebook_size=8", "tokenizer.rqkmeans.codebook_size=8"]
+    said = ""
+    for command in commands_of("own-data.md"):
+        more = [part for o in sizes for part in ("-S", o)] if command.startswith("dvc exp run") else []
+        said += restored.run(*command.split(), *more).stdout
+    assert "users: 60" in said and "popularity" in said and "recall@10" in said
+    codes, lists = ((restored.folder / name).read_text().splitlines() for name in ("codes.csv", "recommendations.csv"))
+    assert len(codes) == 21 and lists[1].startswith('"u00",1,')
+    assert "thing 3" in (restored.folder / "reports/report.html").read_text()
+    restored.run("git", "clean", "-q", "-f", "-d")
+    restored.run("rm", "-rf", "data/raw/shop", "shop", "codes.csv", "recommendations.csv")
+
+
+def test_a_worker_pulls_its_inputs_and_pushes_what_it_trained(restored, tmp_path):
+    commands = [command.replace("/tmp/store", str(tmp_path / "store")) for command in commands_of("workers.md")]
+    at, back = commands.index("dvc pull split embed quantize build_sequences"), commands.index("dvc pull finetune decode")
+    restored.compose("training.learning_rate=0.007")
+    for command in commands[:at]:
+        restored.run(*shlex.split(command))
+    worker = Project(tmp_path / "worker")
+    restored.run("git", "clone", "-q", str(restored.folder), str(worker.folder))
+    for command in commands[at:back]:
+        worker.run(*shlex.split(command))
+    restored.run("git", "pull", "-q", str(worker.folder))
+    restored.run("dvc", "pull", "finetune", "decode")
+    assert restored.repro() == ["evaluate"]
+    restored.run("git", "reset", "-q", "--hard", "HEAD~2")
 
 
 def test_recommendations_come_from_the_last_run(project):

@@ -18,16 +18,14 @@ from transformers import PreTrainedModel
 
 from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.backbones.causal_decoder import CausalDecoder
-from pipeline_lib.backbones.causal_lm import (
-    Backbone, Lora, add_lora, load_backbone, merge_lora, restore_backbone, save_backbone,
-)
+from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, search_cases
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams, parse
 from pipeline_lib.recommenders.code_seq2seq import VALIDATION_K, make_decoder, validation_sample
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors
-from pipeline_lib.recommenders.instruction_network import InstructionLM
+from pipeline_lib.recommenders.instruction_network import STARTS, InstructionLM, item_texts, starting_lm
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.instructions import (
@@ -37,7 +35,6 @@ from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-STARTS = ("merged", "fresh")
 LOSSES = ("all", "target")
 
 
@@ -75,8 +72,9 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     """
     _check(config)
     seed_everything(seed)
-    texts = _texts(inputs)
-    lm, tokenizer = _language_model(inputs, config, texts)
+    texts = item_texts(inputs.catalogue)
+    lm, tokenizer = starting_lm(config.start, config.backbone, inputs.embedder, inputs.embedder_json,
+                                [*WORDS, *texts], "recommender.instruction_lm")
     network, instructions = _build(add_lora(lm, config.lora), tokenizer, inputs, config, texts)
     log.info("%d words, %d code tokens, %d of %d parameters train", network.first_code, len(network.level_of_row),
              sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
@@ -152,24 +150,6 @@ def _check(config: Config) -> None:
     if config.joint_epochs == 0 and config.next_epochs == 0:
         raise ValueError("params: recommender.instruction_lm.joint_epochs and next_epochs are both 0, so nothing would "
                          "be trained; raise one")
-
-
-def _texts(inputs: RecommenderInputs) -> Sequence[str]:
-    """A text an item, its title where it has none; nothing without a catalogue."""
-    if inputs.catalogue is None:
-        return ()
-    return [text or title for text, title in zip(inputs.catalogue.texts, inputs.catalogue.titles, strict=True)]
-
-
-def _language_model(inputs: RecommenderInputs, config: Config,
-                    texts: Sequence[str]) -> tuple[PreTrainedModel, TextTokenizer]:
-    """The embedding source's model where ``start`` is merged, else that of ``backbone``."""
-    if config.start == "merged" and "text_tokenizer" in inputs.embedder_json:
-        return restore_backbone(inputs.embedder, inputs.embedder_json)
-    if config.start == "merged" and config.backbone.pretrained is not None:
-        raise ValueError("params: recommender.instruction_lm.start=merged needs a language model that the embedding "
-                         "source trained; set tokenizer.source=dense, or start=fresh")
-    return load_backbone(config.backbone, [*WORDS, *texts])
 
 
 def _build(lm: PreTrainedModel, tokenizer: TextTokenizer, inputs: RecommenderInputs, config: Config,

@@ -5,15 +5,21 @@ Source: Liu et al. 2024 (STORE), section 3.3.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pipeline_lib.artifacts import Catalogue
+from pipeline_lib.backbones.causal_lm import Backbone, load_backbone, restore_backbone
+from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.training.item_losses import full_softmax_loss
 
 IGNORED = -100
+STARTS = ("merged", "fresh")
 SOFTMAXES = ("vocabulary", "level")
 
 
@@ -42,9 +48,7 @@ class InstructionLM(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """``(B, T, D)``: what the model reads for words and codes ``(B, T)``."""
-        is_code = input_ids >= self.first_code
-        words = self.lm.get_input_embeddings()(input_ids.masked_fill(is_code, 0))
-        return torch.where(is_code[..., None], self.codes((input_ids - self.first_code).clamp(min=0)), words)
+        return embed_tokens(self.lm, self.codes, self.first_code, input_ids)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | int]:
         """Summed cross-entropy of the tokens that are to be said, and how many there are.
@@ -70,3 +74,38 @@ class InstructionLM(nn.Module):
         if self.over_level:
             logits = logits.masked_fill(self.level_of_row != self.level_of_row[rows][:, None], -torch.inf)
         return F.cross_entropy(logits, rows, reduction="sum")
+
+
+def embed_tokens(lm: PreTrainedModel, codes: nn.Embedding | None, first_code: int, input_ids: Tensor) -> Tensor:
+    """``(B, T, D)``: what a model reads for ids ``(B, T)``: its words, and from ``first_code`` on the rows of ``codes``."""
+    words = lm.get_input_embeddings()
+    if codes is None:
+        return words(input_ids)
+    is_code = input_ids >= first_code
+    read = words(input_ids.masked_fill(is_code, 0))
+    return torch.where(is_code[..., None], codes((input_ids - first_code).clamp(min=0)), read)
+
+
+def item_texts(catalogue: Catalogue | None) -> list[str]:
+    """A text an item, its title where it has none; nothing without a catalogue."""
+    if catalogue is None:
+        return []
+    return [text or title for text, title in zip(catalogue.texts, catalogue.titles, strict=True)]
+
+
+def starting_lm(start: str, backbone: Backbone, embedder: Mapping[str, np.ndarray], embedder_json: Mapping[str, Any],
+                texts: Sequence[str], where: str) -> tuple[PreTrainedModel, TextTokenizer]:
+    """The language model that training starts from, with its text tokenizer.
+
+    Args:
+        start: ``merged``, the model of the embedding source, where that is one; else, and with ``fresh``, ``backbone``.
+        embedder, embedder_json: the embedding source's model.
+        texts: what a text tokenizer is trained on, where the backbone is built from sizes.
+        where: of the options, for messages, e.g. ``recommender.instruction_lm``.
+    """
+    if start == "merged" and "text_tokenizer" in embedder_json:
+        return restore_backbone(embedder, embedder_json)
+    if start == "merged" and backbone.pretrained is not None:
+        raise ValueError(f"params: {where}.start=merged needs a language model that the embedding source trained; set "
+                         "tokenizer.source=dense, or start=fresh")
+    return load_backbone(backbone, texts)

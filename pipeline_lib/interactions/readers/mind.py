@@ -27,8 +27,7 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
 
     The n clicks of a history get the n seconds before the user's first impression, so that they stay in order.
     """
-    path = find_file(folder, "behaviors.tsv")
-    rows = _judged(read_columns(path, read_content(path), LAYOUT, 5, BEHAVIOURS))
+    path, rows = _behaviours(folder)
     whole = rows.filter(pl.col(FAULT).is_null())
     unusable = rows.filter(pl.col(FAULT).is_not_null()).select(
         ROW, FAULT, "user_id", pl.lit(None, dtype=pl.String).alias("item_id"),
@@ -40,6 +39,22 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     if item_path is None:
         return interactions, None
     return interactions, RawFile(item_path, read_columns(item_path, read_content(item_path), LAYOUT, 8, NEWS))
+
+
+def read_impressions(folder: Path) -> pl.DataFrame:
+    """What was shown: ``impression`` (its row in the file), ``user_id``, ``item_id``, ``clicked`` bool.
+
+    Rows that ingest counts as bad are left out.
+    """
+    _, rows = _behaviours(folder)
+    shown = _shown(rows.filter(pl.col(FAULT).is_null()))
+    return shown.select(pl.col(ROW).alias("impression"), "user_id", pl.col("item_id").str.head(-2),
+                        pl.col("item_id").str.ends_with("-1").alias("clicked"))
+
+
+def _behaviours(folder: Path) -> tuple[Path, pl.DataFrame]:
+    path = find_file(folder, "behaviors.tsv")
+    return path, _judged(read_columns(path, read_content(path), LAYOUT, 5, BEHAVIOURS))
 
 
 def _judged(rows: pl.DataFrame) -> pl.DataFrame:
@@ -65,9 +80,13 @@ def _history_clicks(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _impression_clicks(rows: pl.DataFrame) -> pl.DataFrame:
-    shown = rows.with_columns(item_id=pl.col("impressions").str.strip_chars().str.split(" ")).explode("item_id")
-    return _clicks(shown.filter(pl.col("item_id").str.ends_with("-1")).with_columns(
+    return _clicks(_shown(rows).filter(pl.col("item_id").str.ends_with("-1")).with_columns(
         pl.col("item_id").str.strip_suffix("-1")))
+
+
+def _shown(rows: pl.DataFrame) -> pl.DataFrame:
+    """A row an item of an impression, its id still with the label."""
+    return rows.with_columns(item_id=pl.col("impressions").str.strip_chars().str.split(" ")).explode("item_id")
 
 
 def _clicks(rows: pl.DataFrame) -> pl.DataFrame:
