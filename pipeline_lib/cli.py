@@ -24,7 +24,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Raw data: check it, place it 
 app.add_typer(data_app, name="data")
 app.add_typer(items_app, name="items")
 app.command("recommend")(recommend)
-for command in (commands.record, commands.results, commands.report, commands.compare, commands.export):
+for command in (commands.record, commands.results, commands.report, commands.sweep, commands.compare, commands.export):
     app.command()(command)
 
 PARAMS = Path("params.yaml")

@@ -142,6 +142,10 @@ def test_a_queued_sweep_runs_in_copies(with_own_data):
     with_own_data.run("dvc", "exp", "run", "--run-all", "-j", "1")
     shown = with_own_data.run("dvc", "exp", "show", "--csv", "--only-changed").stdout
     assert "0.01" in shown and "0.02" in shown and "Failed" not in shown
+    drawn = with_own_data.run("sidflow", "sweep", "training.learning_rate", "--out", "sweep.svg").stdout.splitlines()
+    assert drawn[0].split() == ["training.learning_rate", "valid.all.recall@10", "test.all.recall@10"]
+    assert {"0.01", "0.02"} <= {line.split()[0] for line in drawn[1:]}
+    assert "<svg" in (with_own_data.folder / "sweep.svg").read_text()
 
 
 def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_data):

@@ -3,8 +3,8 @@
 Equal scores count as half won, and share the places that they stand on, so the order of rows never matters.
 
 Shapes: n pairs of a user and a candidate, m users with candidates of both labels.
-Source: Fawcett 2006, "An introduction to ROC analysis" (AUC); Liu et al. 2024 (STORE), Table 5, whose MRR is, in the code
-that it names, label-ranking average precision (Schapire and Singer 2000).
+Source: Fawcett 2006, "An introduction to ROC analysis" (AUC); Liu et al. 2024 (STORE), Table 5, whose MRR is, in
+the code that it names, label-ranking average precision (Schapire and Singer 2000).
 """
 
 from collections.abc import Mapping, Sequence

@@ -49,8 +49,8 @@ def draw_candidates(split: Split, source: str, *, negatives: int, users: int | N
     if source not in SOURCES:
         raise ValueError(f"params: split.candidates.source is {source}; known: {', '.join(SOURCES)}, or null for none")
     if source == "impressions" and shown is None:
-        raise ValueError("params: split.candidates.source=impressions needs data with impressions (ingest.format=mind); "
-                         "set it to sampled")
+        raise ValueError("params: split.candidates.source=impressions needs data with impressions "
+                         "(ingest.format=mind); set it to sampled")
     if negatives < 1 or users is not None and users < 1:
         raise ValueError(f"params: split.candidates.negatives is {negatives} and users {users}; expected 1 or more "
                          "(users also null, for all)")

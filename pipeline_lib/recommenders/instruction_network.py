@@ -77,7 +77,7 @@ class InstructionLM(nn.Module):
 
 
 def embed_tokens(lm: PreTrainedModel, codes: nn.Embedding | None, first_code: int, input_ids: Tensor) -> Tensor:
-    """``(B, T, D)``: what a model reads for ids ``(B, T)``: its words, and from ``first_code`` on the rows of ``codes``."""
+    """``(B, T, D)``: what a model reads for ids ``(B, T)``: its words, from ``first_code`` on rows of ``codes``."""
     words = lm.get_input_embeddings()
     if codes is None:
         return words(input_ids)

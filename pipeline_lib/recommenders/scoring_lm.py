@@ -13,25 +13,20 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline_lib.artifacts import Candidates, Model, RecommenderInputs, Split
+from pipeline_lib.artifacts import Model, RecommenderInputs, Split
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
-from pipeline_lib.interactions.candidates import training_cases
 from pipeline_lib.params import DecodeParams, TrainingParams, parse
-from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.instruction_network import STARTS, item_texts, starting_lm
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
+from pipeline_lib.recommenders.yes_no_pairs import Pairs, score_pairs
 from pipeline_lib.seeding import numpy_generator, seed_everything
-from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
+from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.prompts import code_tokens
-from pipeline_lib.sequences.yes_no_prompts import (
-    NO, WORDS, YES, YesNoPrompts, compile_yes_no_prompts, text_tokens,
-)
+from pipeline_lib.sequences.yes_no_prompts import NO, WORDS, YES, YesNoPrompts, compile_yes_no_prompts, text_tokens
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.loop import fit
@@ -41,7 +36,6 @@ INPUTS = ("codes", "text", "text_zero_shot")
 KS = (1, 5, 10)
 FIGURES = ("loss", "auc", "group_auc", "mrr", *(f"ndcg@{k}" for k in KS))
 WHERE = "recommender.scoring_lm"
-PADDING = 0  # any word: nothing looks at what is behind a prompt
 
 
 @dataclass(frozen=True)
@@ -64,29 +58,6 @@ class Config:
     max_tokens: int = 512
     max_text: int = 16
     numbered: bool = True
-
-
-class Pairs:
-    """The candidates of a part, as prompts: each user's history once, cut to what a prompt has room for."""
-
-    def __init__(self, prompts: YesNoPrompts, split: Split, part: str, candidates: Candidates) -> None:
-        cases = training_cases(split) if part == "train" else getattr(split, part)
-        users, self.rows = np.unique(candidates.users, return_inverse=True)
-        place = np.searchsorted(cases.users, users).clip(max=len(cases) - 1)
-        strangers = users[cases.users[place] != users]
-        if len(strangers):
-            raise ValueError(f"{part}_candidates.parquet: user {strangers[0]} is not a user of that part; re-run split")
-        self.prompts, self.candidates = prompts, candidates
-        self.histories = prompts.shortened(cases.histories.take(place))
-        self.lengths = prompts.lengths(self.histories, self.rows, candidates.items.astype(np.int64))
-
-    def collate(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """``input_ids`` and ``said (B, T)``, padded on the right, ``lengths`` and ``labels (B,)``."""
-        items = self.candidates.items[chosen].astype(np.int64)
-        histories, labels = self.histories.take(self.rows[chosen]), self.candidates.labels[chosen]
-        tokens, said = self.prompts.prompts(histories, items), self.prompts.said(histories, items, labels == 1)
-        return {"input_ids": torch.from_numpy(tokens.padded(PADDING)).long(), "lengths": torch.from_numpy(tokens.lengths),
-                "labels": torch.from_numpy(labels), "said": torch.from_numpy(Ragged(said, tokens.offsets).padded(0)).bool()}
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -148,7 +119,8 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     return Ranker(network.to(accelerator.device), prompts, _shown(config), inputs.split, decode.batch_size, accelerator)
 
 
-def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer, config: Config) -> tuple[PreTrainedModel, TextTokenizer]:
+def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer,
+                 config: Config) -> tuple[PreTrainedModel, TextTokenizer]:
     """A model and tokenizer to which YES and NO are one token each; a tokenizer of our own gets what it lacks.
 
     Raises:
@@ -158,30 +130,14 @@ def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer, config: Config) 
     if not missing:
         return lm, tokenizer
     if config.backbone.pretrained is not None or config.inputs == "text_zero_shot":
-        raise ValueError(f"the text tokenizer writes {missing[0]} as {len(tokenizer.encode(missing[0]))} tokens, but an "
-                         f"answer must be one that the model knows; take another {WHERE}.backbone.pretrained" +
-                         (", or inputs=text, which trains" if config.inputs == "text_zero_shot" else ""))
+        pieces = len(tokenizer.encode(missing[0]))
+        raise ValueError(f"the text tokenizer writes {missing[0]} as {pieces} tokens, but an answer must be one that the "
+                         f"model knows; take another {WHERE}.backbone.pretrained" + (
+                             ", or inputs=text, which trains" if config.inputs == "text_zero_shot" else ""))
     tokenizer = tokenizer.with_tokens(missing)
     if tokenizer.size > lm.get_input_embeddings().num_embeddings:
         lm.resize_token_embeddings(tokenizer.size, mean_resizing=False)
     return lm, tokenizer
-
-
-@torch.inference_mode()
-def score_pairs(network: YesNoLM, pairs: Pairs, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """``(m,)`` float32; each process takes every n-th batch, and all get the whole result."""
-    network.eval()
-    batches, parts = in_order_batches(pairs.lengths, batch_size), []
-    for rows in batches[accelerator.process_index :: accelerator.num_processes]:
-        batch = {name: value.to(accelerator.device) for name, value in pairs.collate(rows).items()}
-        with accelerator.autocast():
-            parts.append((rows, network.scores(batch).float().cpu().numpy()))
-    if accelerator.num_processes > 1:
-        parts = gather_object(parts)
-    scores = np.empty(len(pairs.candidates), dtype=np.float32)
-    for rows, values in parts:
-        scores[rows] = values
-    return scores
 
 
 def _check(config: Config, training: TrainingParams, inputs: RecommenderInputs) -> None:
@@ -189,8 +145,8 @@ def _check(config: Config, training: TrainingParams, inputs: RecommenderInputs) 
         if getattr(config, name) not in known:
             raise ValueError(f"params: {WHERE}.{name} is {getattr(config, name)}; known: {', '.join(known)}")
     if config.inputs == "text_zero_shot" and config.start == "fresh" and config.backbone.pretrained is None:
-        raise ValueError(f"params: {WHERE}.inputs=text_zero_shot asks a language model as it is, but {WHERE}.backbone is "
-                         "built new; set backbone.pretrained, or inputs=text")
+        raise ValueError(f"params: {WHERE}.inputs=text_zero_shot asks a language model as it is, but {WHERE}.backbone "
+                         "is built new; set backbone.pretrained, or inputs=text")
     if training.early_stopping not in FIGURES:
         raise ValueError(f"params: training.early_stopping is {training.early_stopping}; recommender.kind=scoring_lm "
                          f"measures {', '.join(FIGURES)}")

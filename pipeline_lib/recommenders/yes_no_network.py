@@ -61,7 +61,7 @@ class YesNoLM(nn.Module):
         return self.answer_logits(self.states(batch), batch["lengths"]).softmax(dim=-1)[:, 0]
 
     def code_loss(self, states: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Each prompt's mean cross-entropy, over all R codes, of those marked in ``said (B, T)``, summed over prompts."""
+        """Each prompt's mean cross-entropy over R codes of those that ``said (B, T)`` marks, summed over prompts."""
         said = batch["said"][:, 1:]
         rows = batch["input_ids"][:, 1:][said] - self.first_code
         losses = F.cross_entropy(F.linear(states[:, :-1][said], self.codes.weight).float(), rows, reduction="none")

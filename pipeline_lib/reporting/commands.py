@@ -1,4 +1,4 @@
-"""`sidflow record`, `results`, `report`, `compare` and `export`: what is done with a finished run."""
+"""`sidflow record`, `results`, `report`, `sweep`, `compare` and `export`: what is done with a finished run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +55,23 @@ def report(out: OutOption = "reports/report.html") -> None:
     page = report_page(PROJECT, RESULTS)
     out.write(page)
     typer.echo(f"wrote {out.name} ({len(page) / 2**20:.1f} MiB)")
+
+
+def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept, e.g. tokenizer.mq.mask")],
+          metrics: Annotated[str, typer.Option("--metrics", help="Separated by commas.")] =
+          "valid.all.recall@10,test.all.recall@10",
+          out: OutOption = "reports/sweep.svg") -> None:
+    """Draw metrics of all experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept."""
+    from pipeline_lib.reporting.charts import line_chart
+    from pipeline_lib.reporting.results_table import format_table
+    from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
+
+    lines = sweep_points(shown_experiments(PROJECT), key, metrics.split(","))
+    values = [value for value, _ in next(iter(lines.values()))]
+    typer.echo(format_table([[key, *lines], *([f"{value:g}", *(f"{points[place][1]:.4f}" for points in lines.values())]
+                                              for place, value in enumerate(values))]))
+    out.write(line_chart(lines, x=key, y="metric").decode())
+    typer.echo(f"wrote {out.name}")
 
 
 def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separated by commas.")],

@@ -1,0 +1,60 @@
+"""What a sweep found: a metric of all experiments that DVC knows, against the parameter in which they differ."""
+
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+Points = list[tuple[float, float]]
+
+
+def shown_experiments(project: Path) -> str:
+    """What `dvc exp show --csv` prints.
+
+    Raises:
+        ValueError: with DVC's last line, where it fails.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], cwd=project, capture_output=True,
+                          text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"`dvc exp show` failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Points]:
+    """Points of each metric, mean over experiments of an equal value, in the order of the values.
+
+    Args:
+        shown: what `dvc exp show --csv` printed.
+        key: a parameter with numbers, e.g. ``tokenizer.mq.mask``.
+        metrics: e.g. ``test.all.recall@10``.
+
+    Raises:
+        ValueError: if a column is not there, or no experiment has numbers in all of them.
+    """
+    rows = list(csv.DictReader(io.StringIO(shown)))
+    columns = {name: _column(rows, name) for name in (key, *metrics)}
+    found: dict[float, list[list[float]]] = {}
+    for row in rows:
+        try:
+            value, *figures = (float(row[columns[name]]) for name in (key, *metrics))
+        except ValueError:  # an experiment of another kind, or one that has not run
+            continue
+        found.setdefault(value, []).append(figures)
+    if not found:
+        raise ValueError(f"no experiment has numbers for {key} and {', '.join(metrics)}; run "
+                         f"`dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first")
+    return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value])) for value in sorted(found)]
+            for place, name in enumerate(metrics)}
+
+
+def _column(rows: Sequence[dict[str, str]], name: str) -> str:
+    """The column of a key; DVC puts the file in front of a name that two files have."""
+    columns = list(rows[0]) if rows else []
+    fitting = [column for column in columns if column == name or column.endswith(f":{name}")]
+    if not fitting:
+        raise ValueError(f"`dvc exp show` has no column {name}; parameters and metrics are named as in params.yaml and "
+                         "reports/metrics.json, with dots, e.g. test.all.recall@10")
+    return fitting[0]

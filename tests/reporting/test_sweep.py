@@ -1,0 +1,26 @@
+import pytest
+
+from pipeline_lib.reporting.sweep import sweep_points
+
+SHOWN = """Experiment,test.all.recall@10,params.yaml:mask,lr
+,0.5,,1
+a,0.2,0.4,1
+b,0.1,0.2,1
+c,0.4,0.4,1
+d,,0.6,1
+"""
+
+
+def test_points_stand_in_the_order_of_values_and_equal_values_are_averaged():
+    assert sweep_points(SHOWN, "mask", ["test.all.recall@10"]) == {"test.all.recall@10": [(0.2, 0.1), (0.4, pytest.approx(0.3))]}
+
+
+@pytest.mark.parametrize(("key", "message"), [("masks", "has no column masks"), ("Experiment", "no experiment has numbers")])
+def test_a_sweep_that_is_not_there_is_refused(key, message):
+    with pytest.raises(ValueError, match=message):
+        sweep_points(SHOWN, key, ["test.all.recall@10"])
+
+
+def test_without_experiments_there_is_no_column():
+    with pytest.raises(ValueError, match="has no column mask"):
+        sweep_points("", "mask", ["test.all.recall@10"])
