@@ -30,6 +30,8 @@ SPLIT_ITEMS = pa.schema([("item", pa.int32()), ("train_count", pa.int32()), ("wa
                          ("popularity_group", pa.int8())])
 ITEM_EXAMPLES = pa.schema([("user", pa.int32()), ("history", LIST), ("targets", LIST)])
 CODE_EXAMPLES = pa.schema([*ITEM_EXAMPLES, ("input_ids", LIST), ("labels", LIST), ("task", pa.string())])
+CANDIDATES = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("label", pa.int8())])
+SCORES = pa.schema([*CANDIDATES, ("score", pa.float32())])
 PREDICTIONS = pa.schema([("user", pa.int32()), ("candidates", pa.string()), ("items", LIST),
                          ("scores", pa.list_(pa.float32()))])
 MADE_BY = {"ingest": "ingest", "split": "split", "embed": "embed", "tokens": "quantize",
@@ -66,11 +68,27 @@ class Cases:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Items to score, by user, then item: ``users``, ``items (m,)`` int32, ``labels (m,)`` int8, 1 wanted and 0 not."""
+
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> "Candidates":
+        return Candidates(self.users[rows], self.items[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
 class Split:
     """What may be trained on, and what is held out.
 
     ``train_users (n,)`` int32 with ``train`` of n rows, in order; per item ``train_count (N,)`` int32,
-    ``warm (N,)`` bool and ``popularity_group (N,)`` int8, 1 the most popular to 5.
+    ``warm (N,)`` bool and ``popularity_group (N,)`` int8, 1 the most popular to 5; ``candidates``: ``train``, ``valid``
+    and ``test`` -> what is scored, empty where nothing is.
     """
 
     train_users: np.ndarray
@@ -80,6 +98,7 @@ class Split:
     train_count: np.ndarray
     warm: np.ndarray
     popularity_group: np.ndarray
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)
 
     @property
     def num_items(self) -> int:
@@ -271,15 +290,31 @@ def write_split(folder: Path, split: Split) -> None:
             write_table(place / f"{name}.parquet", table, CASES)
         items = _table(SPLIT_ITEMS, np.arange(split.num_items), split.train_count, split.warm, split.popularity_group)
         write_table(place / "items.parquet", items, SPLIT_ITEMS)
+        for name, candidates in split.candidates.items():
+            table = _table(CANDIDATES, candidates.users, candidates.items, candidates.labels)
+            write_table(place / f"{name}_candidates.parquet", table, CANDIDATES)
 
 
 def read_split(folder: Path) -> Split:
     items = read_table(folder / "items.parquet", SPLIT_ITEMS)
     train = read_table(folder / "train.parquet", TRAIN)
     histories = _ragged(train["items"], folder / "train.parquet", "items", len(items))
+    paths = {name: folder / f"{name}_candidates.parquet" for name in ("train", "valid", "test")}
     return Split(train["user"].to_numpy(), histories,
                  read_cases(folder / "valid.parquet", len(items)), read_cases(folder / "test.parquet", len(items)),
-                 items["train_count"].to_numpy(), items["warm"].to_numpy(), items["popularity_group"].to_numpy())
+                 items["train_count"].to_numpy(), items["warm"].to_numpy(), items["popularity_group"].to_numpy(),
+                 {name: read_candidates(path, len(items)) for name, path in paths.items() if path.exists()})
+
+
+def read_candidates(path: Path, num_items: int) -> Candidates:
+    return Candidates(*_labelled(path, read_table(path, CANDIDATES), num_items))
+
+
+def _labelled(path: Path, table: pa.Table, num_items: int) -> tuple[np.ndarray, ...]:
+    users, items, labels = (table[name].to_numpy() for name in CANDIDATES.names)
+    _refuse(path, (items < 0) | (items >= num_items), "item", f"one of the {num_items} items")
+    _refuse(path, (labels < 0) | (labels > 1), "label", "0 or 1")
+    return users, items, labels
 
 
 def read_cases(path: Path, num_items: int) -> Cases:
@@ -475,8 +510,31 @@ def write_predictions(path: Path, rankings: Sequence[Rankings]) -> None:
     write_table(path, pa.concat_tables(tables), PREDICTIONS)
 
 
+def write_scored(folder: Path, candidates: Mapping[str, Candidates], scores: Mapping[str, np.ndarray],
+                 counts: Mapping[str, Any]) -> None:
+    """Each part's candidates with their scores ``(m,)``, in place of ranked lists."""
+    with writing_folder(folder) as place:
+        for part, asked in candidates.items():
+            table = _table(SCORES, asked.users, asked.items, asked.labels, scores[part].astype(np.float32))
+            write_table(place / f"{part}_scores.parquet", table, SCORES)
+        write_json(place / "decode.json", counts)
+
+
+def read_scores(path: Path, num_items: int) -> tuple[np.ndarray, ...]:
+    """Users, items, labels and scores ``(m,)`` of scored candidates."""
+    table = read_table(path, SCORES)
+    return *_labelled(path, table, num_items), table["score"].to_numpy()
+
+
 def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
-    """Rankings by candidate set."""
+    """Rankings by candidate set.
+
+    Raises:
+        ValueError: if the run scored given candidates and ranked no items, or a list holds an item twice.
+    """
+    if not path.exists() and path.with_name(f"{path.stem}_scores.parquet").exists():
+        raise ValueError(f"{path}: the last run scored given candidates (decode.kind=score) and ranked no items; "
+                         "reports/metrics.json has its figures")
     table = read_table(path, PREDICTIONS)
     rankings = {}
     for name in table["candidates"].unique().to_pylist():

@@ -41,6 +41,13 @@ class IngestParams:
 
 
 @dataclass(frozen=True)
+class CandidateParams:
+    source: str | None = None
+    negatives: int = 10
+    users: int | None = None
+
+
+@dataclass(frozen=True)
 class SplitParams:
     kind: str
     file: str | None = None
@@ -51,6 +58,7 @@ class SplitParams:
     max_history: int | None = None
     unseen_user_share: float = 0.0
     min_history: int = 1
+    candidates: CandidateParams = CandidateParams()
 
 
 @dataclass(frozen=True)

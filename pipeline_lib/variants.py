@@ -79,6 +79,8 @@ RECOMMENDERS: Mapping[str, Recommender] = {
                                 reads=("codes",), decoders=("ground",)),
     "instruction_lm": Recommender("pipeline_lib.recommenders.instruction_lm", "pipeline_lib.sequences.instruction_examples",
                                   reads=("codes",), decoders=("beam", "soft_beam"), texts=True),
+    "scoring_lm": Recommender("pipeline_lib.recommenders.scoring_lm", "pipeline_lib.sequences.item_examples",
+                              reads=("codes",), decoders=("score",), texts=True),
     "set_query": Recommender("pipeline_lib.recommenders.set_query", "pipeline_lib.sequences.item_examples",
                              reads=("sets",), decoders=("ground",)),
     "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
@@ -150,6 +152,12 @@ def check_pipeline(params: Params) -> None:
     if params.ingest.order == "none" and params.split.kind != "given":
         raise ValueError(f"params: split.kind={params.split.kind} needs an order, but ingest.order=none says that this "
                          "data has none; use split.kind=given with a split file")
+    if params.decode.kind == "score" and params.split.candidates.source is None:
+        raise ValueError("params: decode.kind=score scores candidates, but split.candidates.source is null; set it to "
+                         "sampled, or to impressions where the data has them (ingest.format=mind)")
+    if params.split.candidates.source == "impressions" and params.ingest.format != "mind":
+        raise ValueError(f"params: split.candidates.source=impressions does not fit ingest.format={params.ingest.format}, "
+                         "which has none; formats that have: mind; or set it to sampled")
     _check_decode(params)
 
 

@@ -1,4 +1,4 @@
-"""Rank items for every validation and test user."""
+"""Rank items for every validation and test user, or score the candidates that they were given."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,16 +23,27 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
         inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split, ("valid", "test"))
         ranker = recommender.load_ranker(artifacts.read_model(model), inputs, config.decode, accelerator=accelerator,
                                          seed=config.seed)
-        cases = {"valid": inputs.split.valid, "test": inputs.split.test}
-        ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
-        if accelerator.is_main_process:
-            test = ranked["test"]
-            counts = {"invalid_share": test.invalid_share}
-            if test.index_recall is not None:
-                counts["index_recall"] = test.index_recall
-            artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()}, counts, test.index_file)
-        measured["users"] = len(inputs.split.valid) + len(inputs.split.test)
+        if config.decode.kind == "score":
+            asked = {part: inputs.split.candidates[part] for part in ("valid", "test")}
+            scores = {part: ranker.score(part) for part in asked}
+            if accelerator.is_main_process:
+                artifacts.write_scored(out, asked, scores, {"prompt_tokens": ranker.prompt_tokens("test")})
+            measured["candidates"] = sum(map(len, asked.values()))
+        else:
+            rank_users(ranker, inputs, out, accelerator.is_main_process)
+            measured["users"] = len(inputs.split.valid) + len(inputs.split.test)
     accelerator.end_training()
+
+
+def rank_users(ranker, inputs: artifacts.RecommenderInputs, out: Path, writes: bool) -> None:
+    cases = {"valid": inputs.split.valid, "test": inputs.split.test}
+    ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
+    if writes:
+        test = ranked["test"]
+        counts = {"invalid_share": test.invalid_share}
+        if test.index_recall is not None:
+            counts["index_recall"] = test.index_recall
+        artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()}, counts, test.index_file)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score the ranked items: groups, baselines, code level; rows for the plots."""
+"""Measure ranked items (groups, baselines, code level, rows for the plots), or the scores of candidates."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from pipeline_lib.command import run_stage
 from pipeline_lib.evaluation.groups import history_rows, popularity_rows
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
 from pipeline_lib.evaluation.protocol import describe_protocol
+from pipeline_lib.evaluation.scoring import scoring_tree
 from pipeline_lib.reporting.figures import draw_figures
 from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.seeding import numpy_generator
@@ -25,13 +26,22 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
     config = load_params(params)
     with measure_stage("evaluate", timing) as measured:
         held = artifacts.read_split(split)
+        run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
+        decoded = artifacts.read_json(predictions / "decode.json")
+        if config.decode.kind == "score":
+            scored = {part: artifacts.read_scores(predictions / f"{part}_scores.parquet", held.num_items)
+                      for part in ("test", "valid")}
+            tree = scoring_tree(scored, held.train_count)
+            artifacts.write_json(metrics, {"run": run, "scoring": tree, "decode": decoded})
+            for path in (popularity_plot, history_plot):
+                artifacts.write_csv(path, [])
+            artifacts.write_figures(figures, {})
+            measured["candidates"] = sum(len(columns[0]) for columns in scored.values())
+            return
         ranked = {part: artifacts.read_predictions(predictions / f"{part}.parquet", held.num_items)
                   for part in ("test", "valid")}
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
-
-        run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
-        decoded = artifacts.read_json(predictions / "decode.json")
         artifacts.write_json(metrics, metrics_tree(run, evaluation, decoded))
         by_popularity = popularity_rows(evaluation.groups["test"])
         artifacts.write_csv(popularity_plot, by_popularity)

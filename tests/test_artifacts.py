@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +26,27 @@ def test_a_split_comes_back_as_it_was_written(tmp_path, split):
     assert found.test.seen.tolist() == [True, False]
     assert found.warm.tolist() == [True, True, False]
     assert (found.train_count.dtype, found.popularity_group.dtype) == (np.int32, np.int8)
+
+
+def test_candidates_and_their_scores_come_back_and_a_label_that_cannot_be_is_named(tmp_path, split):
+    asked = artifacts.Candidates(*(np.array(column, kind) for column, kind in (
+        ([0, 0, 1], np.int32), ([1, 2, 0], np.int32), ([1, 0, 1], np.int8))))
+    artifacts.write_split(tmp_path / "split", replace(split, candidates={"train": asked, "valid": asked.take([0])}))
+    found = artifacts.read_split(tmp_path / "split").candidates
+    assert set(found) == {"train", "valid"} and len(found["valid"]) == 1
+    assert [found["train"].users.tolist(), found["train"].items.tolist(), found["train"].labels.tolist()] == [
+        [0, 0, 1], [1, 2, 0], [1, 0, 1]]
+    artifacts.write_scored(tmp_path / "out", {"test": asked}, {"test": np.array([0.5, 0.25, 1.0])}, {"prompt_tokens": {}})
+    assert [column.tolist() for column in artifacts.read_scores(tmp_path / "out/test_scores.parquet", 3)] == [
+        [0, 0, 1], [1, 2, 0], [1, 0, 1], [0.5, 0.25, 1.0]]
+    with pytest.raises(ValueError, match="item of row 1 is not one of the 2 items"):
+        artifacts.read_scores(tmp_path / "out/test_scores.parquet", 2)
+    with pytest.raises(ValueError, match="scored given candidates .* and ranked no items"):
+        artifacts.read_predictions(tmp_path / "out/test.parquet", 3)
+    wrong = replace(asked, labels=np.array([0, 1, 2], np.int8))
+    artifacts.write_split(tmp_path / "split", replace(split, candidates={"train": wrong}))
+    with pytest.raises(ValueError, match="label of row 2 is not 0 or 1"):
+        artifacts.read_split(tmp_path / "split")
 
 
 def test_an_item_beyond_the_catalogue_is_named(tmp_path, split):

@@ -21,6 +21,7 @@ BY_VECTORS = {"lightgcn", "mf", "popularity", "sasrec"}  # no codes
 SETS = {"setrec", "e4srec"}
 OTHER_CODES = ("random_codes", "rqkmeans", "no_dense_tokenizer")
 IMPOSSIBLE = {*product(BY_VECTORS | SETS, (*OTHER_CODES, "soft_beam")), ("tokenrec", "soft_beam"),
+              ("store_scoring", "soft_beam"),
               *product(("etegrec",), ("random_codes", "rqkmeans"))}  # etegrec goes on training an RQ-VAE
 
 
@@ -69,6 +70,8 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("decode.beam_size=20",), "decode.beam_size=20 cannot yield decode.top_k=30 items; set decode.beam_size=30"),
     (("decode.index=flat",), "decode.index=flat does not fit decode.kind=beam"),
     (("paper=lightgcn", "decode.index=lsh"), "decode.index is lsh; known: flat, ivf, hnsw, or null"),
+    (("paper=store_scoring", "split.candidates.source=null"), "decode.kind=score scores candidates, but .* is null"),
+    (("split.candidates.source=impressions",), "impressions does not fit ingest.format=demo, which has none"),
     (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),
 ])
 def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):

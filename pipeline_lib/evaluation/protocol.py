@@ -2,7 +2,7 @@
 
 from pathlib import PurePath
 
-from pipeline_lib.params import IngestParams, Params, SplitParams
+from pipeline_lib.params import CandidateParams, IngestParams, Params, SplitParams
 
 
 def describe_protocol(params: Params) -> str:
@@ -10,10 +10,16 @@ def describe_protocol(params: Params) -> str:
 
     Options that are off are left out, e.g. ``beauty | leave_one_out, one target | full ranking | history kept``.
     """
-    parts = [PurePath(params.ingest.path).name, *_filters(params.ingest), ", ".join(_split(params.split)),
-             "given candidates" if params.decode.kind == "score" else "full ranking",
-             "history filtered" if params.decode.filter_history else "history kept"]
-    return " | ".join(parts)
+    parts = [PurePath(params.ingest.path).name, *_filters(params.ingest), ", ".join(_split(params.split))]
+    if params.decode.kind == "score":
+        return " | ".join([*parts, _candidates(params.split.candidates)])
+    return " | ".join([*parts, "full ranking", "history filtered" if params.decode.filter_history else "history kept"])
+
+
+def _candidates(candidates: CandidateParams) -> str:
+    rule = f"{candidates.negatives} sampled negatives" if candidates.source == "sampled" else (
+        f"shown candidates, {candidates.negatives} negatives at most")
+    return rule if candidates.users is None else f"{rule}, {candidates.users} users"
 
 
 def _filters(ingest: IngestParams) -> list[str]:

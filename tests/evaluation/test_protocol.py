@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline_lib.evaluation.protocol import describe_protocol
-from pipeline_lib.params import KCore, Params, params_from_tree
+from pipeline_lib.params import CandidateParams, KCore, Params, params_from_tree
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
 
@@ -32,10 +32,20 @@ def test_options_that_are_off_are_left_out(params):
 def test_options_that_are_on_are_named(params):
     params = changed(params, "ingest", path="data/raw/mine", min_rating=4.0, after=1367884800.0, k_core=KCore(5, 5))
     params = changed(params, "split", kind="ratio", max_history=100, unseen_user_share=0.05, min_history=3)
-    params = changed(params, "decode", kind="score", filter_history=True)
     assert describe_protocol(params) == (
         "mine | rating from 4, time from 1367884800, 5-core | ratio 0.8:0.1:0.1 by time, all held-out targets, "
-        "last 100 interactions, unseen users 0.05, history from 3 | given candidates | history filtered")
+        "last 100 interactions, unseen users 0.05, history from 3 | full ranking | history filtered")
+
+
+@pytest.mark.parametrize(("candidates", "rule"), [
+    (CandidateParams("sampled", 9), "9 sampled negatives"),
+    (CandidateParams("sampled", 9, users=500), "9 sampled negatives, 500 users"),
+    (CandidateParams("impressions", 10), "shown candidates, 10 negatives at most"),
+])
+def test_scored_candidates_are_named_and_history_filtering_does_not_matter(params, candidates, rule):
+    params = changed(changed(params, "split", candidates=candidates), "decode", kind="score")
+    assert describe_protocol(params) == f"demo | leave_one_out, one target | {rule}"
+    assert describe_protocol(changed(params, "decode", filter_history=False)) == describe_protocol(params)
 
 
 @pytest.mark.parametrize(("room", "values"), [

@@ -12,12 +12,14 @@ import yaml
 from pipeline_lib import artifacts, cli
 from pipeline_lib.cli import compose
 from stages import build_sequences, decode, embed, evaluate, finetune, quantize
+from stages import split as split_stage
 from tests.conftest import ROOT, TINY
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
 OTHERS = {
     **{kind: [f"tokenizer.kind={kind}"] for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
 }
+SCORING = "store_scoring"  # ranks nothing: it scores candidates
 VARIANTS = {**{paper: [f"paper={paper}"] for paper in PAPERS}, **OTHERS}
 
 pytestmark = pytest.mark.slow
@@ -42,9 +44,13 @@ def run_stages(folder: Path, overrides: list[str], project: Path) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     data = folder / "data"
     data.mkdir()
-    for stage in ("ingest", "split"):
-        (data / stage).symlink_to(project / "data" / stage)
+    (data / "ingest").symlink_to(project / "data" / "ingest")
     common = {"timing": folder / "timing.json", "params": folder / "params.yaml"}
+    if tree["split"]["candidates"]["source"] is None:
+        (data / "split").symlink_to(project / "data" / "split")
+    else:
+        tables = (data / "ingest" / f"{name}.parquet" for name in ("interactions", "items", "users"))
+        split_stage.main(*tables, project / "data/raw/demo", data / "split", **common)
     items, split = data / "ingest/items.parquet", data / "split"
     for source in tree["embed"]["sources"]:
         embed.main(source, items, split, data / "embed" / source, **common)
@@ -63,7 +69,7 @@ def checkpoints(monkeypatch, tmp_path):
     monkeypatch.setenv("SIDFLOW_CHECKPOINTS", str(tmp_path / "checkpoints"))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != SCORING])
 def test_it_runs_through_every_stage(run, project, name):
     folder = run(name)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -76,6 +82,15 @@ def test_it_runs_through_every_stage(run, project, name):
                for row, history in zip(rankings.items, split.test.histories, strict=True))
     if name == "popularity":  # the same lists but for the order of items that were taken equally often
         assert figures["recall@30"] == pytest.approx(popularity["recall@30"], abs=0.05)
+
+
+def test_candidates_are_scored_through_every_stage(run):
+    metrics = json.loads((run(SCORING) / "metrics.json").read_text())
+    test, popularity = metrics["scoring"]["test"], metrics["scoring"]["baseline"]["popularity"]
+    assert test["pairs"] == popularity["pairs"] == 11 * test["users"] > 1000
+    assert 0 < test["auc"] < 1 and test["ndcg@1"] <= test["mrr"] <= 1
+    assert metrics["run"]["protocol"].endswith(" | 10 sampled negatives, 10000 users")
+    assert 0 < metrics["decode"]["prompt_tokens"]["codes"] < metrics["decode"]["prompt_tokens"]["text"]
 
 
 @pytest.fixture
