@@ -80,3 +80,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.first_run = project.repro()
     project.commit("first run")
     return project
+
+
+@pytest.fixture
+def restored(project):
+    """The project; afterwards params.yaml and the workspace are as committed, all from DVC's cache."""
+    yield project
+    project.run("git", "checkout", "-q", "-f", "HEAD")
+    project.run("dvc", "checkout", "-q", "-f")
