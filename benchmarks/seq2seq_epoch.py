@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import report, seconds_in_turns
-from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, Network, collate
+from pipeline_lib.records import Examples
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.code_tokens import PAD, Vocabulary, tokens_of_histories
 from pipeline_lib.sequences.histories import next_item_examples

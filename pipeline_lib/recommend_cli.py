@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.variants import embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
@@ -72,7 +72,7 @@ def clear_items() -> None:
     ADDED.unlink(missing_ok=True)
 
 
-def _of_user(user: str, catalogue: artifacts.Catalogue, added: tuple[artifacts.Catalogue, Ragged], k: int,
+def _of_user(user: str, catalogue: records.Catalogue, added: tuple[records.Catalogue, Ragged], k: int,
              params: Path) -> Lists:
     """The list that decode made; with new items, one made now."""
     ids = artifacts.read_user_ids(USERS)
@@ -89,7 +89,7 @@ def _of_user(user: str, catalogue: artifacts.Catalogue, added: tuple[artifacts.C
     return rankings.items.values[start:stop], rankings.scores[start:stop]
 
 
-def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, added: tuple[artifacts.Catalogue, Ragged], k: int,
+def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: tuple[records.Catalogue, Ragged], k: int,
                 params: Path) -> Lists:
     """Rank for a user whom no stage has seen."""
     known = {item_id: item for item, item_id in enumerate([*catalogue.item_ids, *added[0].item_ids])}
@@ -97,12 +97,12 @@ def _of_history(item_ids: list[str], catalogue: artifacts.Catalogue, added: tupl
     if unknown:
         raise ValueError(f"--history: item {unknown[0]} is not in {ITEMS}; ids look like {catalogue.item_ids[0]}")
     new_user = len(artifacts.read_user_ids(USERS))
-    cases = artifacts.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
+    cases = records.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
                             Ragged.from_rows([[0]]), np.array([False]))
     return _rank(cases, added, k, load_params(params))
 
 
-def _rank(case: artifacts.Cases, added: tuple[artifacts.Catalogue, Ragged], k: int, config: Params) -> Lists:
+def _rank(case: records.Cases, added: tuple[records.Catalogue, Ragged], k: int, config: Params) -> Lists:
     """Rank for one user, known or new, among the items of the run and the added ones."""
     from pipeline_lib.serving import with_added_items, with_new_items, with_new_user
     from pipeline_lib.training.device import make_accelerator

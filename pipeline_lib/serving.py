@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Catalogue, Identifiers, Model, RecommenderInputs, Split
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Identifiers, Model, RecommenderInputs, Split
 
 
 @dataclass(frozen=True)

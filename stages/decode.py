@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.command import run_stage
 from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.training.device import make_accelerator
@@ -35,7 +35,7 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
     accelerator.end_training()
 
 
-def rank_users(ranker, inputs: artifacts.RecommenderInputs, out: Path, writes: bool) -> None:
+def rank_users(ranker, inputs: records.RecommenderInputs, out: Path, writes: bool) -> None:
     cases = {"valid": inputs.split.valid, "test": inputs.split.test}
     ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
     if writes:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.command import run_stage
 from pipeline_lib.interactions.candidates import draw_candidates
 from pipeline_lib.interactions.given_split import read_given_split
@@ -37,7 +37,7 @@ def main(interactions: PathOption, items: PathOption, users: PathOption, raw: Pa
                 shown = read_impressions(raw, config.ingest.format, user_table, item_table)
             drawn = draw_candidates(split, asked.source, negatives=asked.negatives, users=asked.users, shown=shown,
                                     seed=config.seed)
-            split = replace(split, candidates={part: artifacts.Candidates(*columns) for part, columns in drawn.items()})
+            split = replace(split, candidates={part: records.Candidates(*columns) for part, columns in drawn.items()})
         artifacts.write_split(out, split)
         measured["interactions"] = len(log)
 

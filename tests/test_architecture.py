@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
     {"ragged", "seeding", "params"},
+    {"records"},
     {"artifacts"},
     {"interactions", "quantizers", "evaluation"},
     {"sequences", "decoding", "backbones", "reporting"},

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib import artifacts
-from pipeline_lib.artifacts import Cases, Embedding, Examples, Identifiers, Model, Rankings, Split
+from pipeline_lib import artifacts, records
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Embedding, Examples, Identifiers, Model, Rankings, Split
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_split_comes_back_as_it_was_written(tmp_path, split):
 
 
 def test_candidates_and_their_scores_come_back_and_a_label_that_cannot_be_is_named(tmp_path, split):
-    asked = artifacts.Candidates(*(np.array(column, kind) for column, kind in (
+    asked = records.Candidates(*(np.array(column, kind) for column, kind in (
         ([0, 0, 1], np.int32), ([1, 2, 0], np.int32), ([1, 0, 1], np.int8))))
     artifacts.write_split(tmp_path / "split", replace(split, candidates={"train": asked, "valid": asked.take([0])}))
     found = artifacts.read_split(tmp_path / "split").candidates

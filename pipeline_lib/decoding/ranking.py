@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from pipeline_lib.artifacts import Cases, Rankings
 from pipeline_lib.decoding.beam import Beams, NextLogProbs, beam_search, beams_in_trie, soft_beam_search
 from pipeline_lib.decoding.expansion import rank_items
 from pipeline_lib.decoding.grounding import ground
@@ -21,6 +20,7 @@ from pipeline_lib.decoding.index import build_index, index_bytes, index_recall, 
 from pipeline_lib.decoding.trie import Trie, build_trie
 from pipeline_lib.params import DecodeParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Rankings
 
 if TYPE_CHECKING:
     import faiss

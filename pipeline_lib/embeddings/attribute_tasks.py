@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.artifacts import Catalogue
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue
 
 
 @dataclass(frozen=True)

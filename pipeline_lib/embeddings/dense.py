@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, load_backbone, restore_backbone, save_backbone
 from pipeline_lib.backbones.dense_tokens import DenseTokenLM, answered
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.embeddings.attribute_tasks import AttributeTasks, attribute_tasks, choose_attributes, training_texts
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints

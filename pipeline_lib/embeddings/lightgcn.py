@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.embeddings.mf import mean_of_neighbours
 from pipeline_lib.embeddings.pairwise import (
@@ -23,6 +22,7 @@ from pipeline_lib.embeddings.pairwise import (
     user_states,
 )
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.embeddings.pairwise import (
     PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_values, fit_pairwise, user_states,
 )
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
 

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import validation_rows

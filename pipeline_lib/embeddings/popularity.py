@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.embeddings.pairwise import count_users
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 
 

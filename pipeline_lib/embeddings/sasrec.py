@@ -18,12 +18,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts import Cases, Catalogue, Embedding, Split
 from pipeline_lib.backbones.causal_transformer import CausalTransformer
 from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints

@@ -16,8 +16,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
 
-from pipeline_lib.artifacts import Catalogue, Embedding, Split
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)

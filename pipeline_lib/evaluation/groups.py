@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Rankings
 from pipeline_lib.evaluation.ranking import mean_metrics, ranking_metrics
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Rankings
 
 HISTORY_BUCKETS = (0, 1, 3, 5, 10, 20, 50)  # the shortest history of each; the last has no upper end
 

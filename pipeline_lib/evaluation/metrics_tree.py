@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Rankings, Split
 from pipeline_lib.evaluation.baselines import rank_at_random, rank_by_popularity
 from pipeline_lib.evaluation.code_level import collision_share, score_identifiers
 from pipeline_lib.evaluation.groups import GroupScores, lists_of, score_groups, score_lists
+from pipeline_lib.records import Rankings, Split
 
 DECIMALS = 6
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.interactions.given_split import PARTS, first_places
 from pipeline_lib.params import SplitParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts import Cases, Examples
 from pipeline_lib.backbones.t5 import T5Decoder, build_t5
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.records import Cases, Examples
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.training.checkpoints import Checkpoints
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.instruction_network import IGNORED
+from pipeline_lib.records import Examples
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.instructions import NEXT_ITEM, Instructions

@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.backbones.causal_decoder import CausalDecoder
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
@@ -26,6 +25,7 @@ from pipeline_lib.params import DecodeParams, TrainingParams, parse
 from pipeline_lib.recommenders.code_seq2seq import VALIDATION_K, make_decoder, validation_sample
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors
 from pipeline_lib.recommenders.instruction_network import STARTS, InstructionLM, item_texts, starting_lm
+from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.instructions import (

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline_lib.artifacts import Catalogue
 from pipeline_lib.backbones.causal_lm import Backbone, load_backbone, restore_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
+from pipeline_lib.records import Catalogue
 from pipeline_lib.training.item_losses import full_softmax_loss
 
 IGNORED = -100

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts import Examples, Identifiers, Model, RecommenderInputs
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.quantizers.collisions import place_in_bucket
 from pipeline_lib.quantizers.residual import encode_residual
@@ -25,6 +24,7 @@ from pipeline_lib.recommenders.code_seq2seq import (
     CodeSeq2Seq, Network, Ranker, make_decoder, validate_network, validation_sample,
 )
 from pipeline_lib.recommenders.state_map import state_map
+from pipeline_lib.records import Examples, Identifiers, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary

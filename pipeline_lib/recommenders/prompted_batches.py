@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.artifacts import Examples, Identifiers, Split
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, train_word_tokenizer
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Examples, Identifiers, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.prompts import (

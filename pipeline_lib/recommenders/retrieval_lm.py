@@ -21,7 +21,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
@@ -30,6 +29,7 @@ from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.recommenders.prompted_batches import (
     PROMPTS, Prompter, TrainingBatches, add_code_tokens, make_prompter, prompt_tokenizer,
 )
+from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.prompts import DECODER_SENTENCE

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from pipeline_lib.artifacts import Model, RecommenderInputs, Split
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
@@ -23,6 +22,7 @@ from pipeline_lib.params import DecodeParams, TrainingParams, parse
 from pipeline_lib.recommenders.instruction_network import STARTS, item_texts, starting_lm
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
 from pipeline_lib.recommenders.yes_no_pairs import Pairs, score_pairs
+from pipeline_lib.records import Model, RecommenderInputs, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.prompts import code_tokens

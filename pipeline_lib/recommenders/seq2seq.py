@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 import torch
 from accelerate import Accelerator
 
-from pipeline_lib.artifacts import Model, RecommenderInputs
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.recommenders.code_seq2seq import (
     CodeSeq2Seq, Network, Ranker, collate, make_decoder, validate_network, validation_sample,
 )
+from pipeline_lib.records import Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.code_tokens import Vocabulary

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Examples
 
 
 @dataclass(frozen=True)

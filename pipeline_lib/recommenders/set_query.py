@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline_lib.artifacts import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
@@ -28,6 +27,7 @@ from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_wei
 from pipeline_lib.recommenders.set_validation import (
     VALIDATION_K, Held, answers_to, validate_at, validate_betas, weighted,
 )
+from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline_lib.artifacts import Cases
 from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.set_batches import item_tensors
 from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_weights
+from pipeline_lib.records import Cases
 from pipeline_lib.sequences.batches import in_order_batches
 
 BETAS = tuple(step / 10 for step in range(11))

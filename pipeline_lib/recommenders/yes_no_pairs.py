@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from pipeline_lib.artifacts import Candidates, Split
 from pipeline_lib.interactions.candidates import training_cases
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
+from pipeline_lib.records import Candidates, Split
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.yes_no_prompts import YesNoPrompts
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Catalogue, Split
+from pipeline_lib.records import Catalogue, Split
 from pipeline_lib.reporting.charts import bar_chart, line_chart
 from pipeline_lib.reporting.page import Section, bullets, fold, image, paragraph, table
 

@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pipeline_lib import artifacts
-from pipeline_lib.artifacts import Rankings
+from pipeline_lib.records import Rankings
 
 FORMATS = (".csv", ".parquet")
 

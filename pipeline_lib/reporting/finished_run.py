@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.evaluation.groups import lists_of, score_lists
 from pipeline_lib.params import Params, read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
@@ -133,7 +133,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return artifacts.read_json(path) if path.exists() else {}
 
 
-def _digest(cases: artifacts.Cases) -> str:
+def _digest(cases: records.Cases) -> str:
     """Which users were asked for, with which targets: runs with another digest cannot be compared user by user."""
     arrays = (cases.users, cases.targets.values, cases.targets.offsets)
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:12]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Catalogue, Rankings
+from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.results_table import format_table
 
 SHOWN_HISTORY = 5

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Catalogue, Rankings
 from pipeline_lib.evaluation.groups import HISTORY_BUCKETS
+from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.charts import bar_chart
 from pipeline_lib.reporting.comparison_text import readable_rows
 from pipeline_lib.reporting.ledger import PRESETS, find_row

@@ -6,9 +6,9 @@ Source: Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIG
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Examples, Identifiers, Split
 from pipeline_lib.params import SequencesParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Examples, Identifiers, Split
 from pipeline_lib.sequences.code_tokens import Vocabulary, tokens_of_histories
 from pipeline_lib.sequences.histories import next_item_examples
 

@@ -6,9 +6,9 @@ Source: Liu et al. 2024 (STORE), section 3.3; Zheng et al. 2024 (LC-Rec), sectio
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Examples, Identifiers, Split
 from pipeline_lib.params import SequencesParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Examples, Identifiers, Split
 from pipeline_lib.sequences.histories import next_item_examples
 from pipeline_lib.sequences.instructions import ITEM_TO_TEXT, NEXT_ITEM, TEXT_TO_ITEM
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline_lib.artifacts import Cases, Examples, Identifiers, Split
 from pipeline_lib.params import SequencesParams
+from pipeline_lib.records import Cases, Examples, Identifiers, Split
 from pipeline_lib.sequences.histories import next_item_examples
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.cluster import SpectralClustering
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import require_positive, unique_identifiers
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.artifacts import Identifiers
 from pipeline_lib.evaluation.code_quality import describe_codes
 from pipeline_lib.quantizers.collisions import resolve_collisions
+from pipeline_lib.records import Identifiers
 
 
 def flat_vectors(vectors: np.ndarray) -> np.ndarray:

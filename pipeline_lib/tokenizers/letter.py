@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.quantizers.codeword_diversity import CodewordDiversity
 from pipeline_lib.quantizers.collaborative_alignment import CollaborativeAlignment
 from pipeline_lib.quantizers.residual import Quantized
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers import residual_codes
 from pipeline_lib.tokenizers.discrete import flat_vectors

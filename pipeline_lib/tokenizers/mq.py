@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.evaluation.code_quality import describe_codes, mean_squared_error
 from pipeline_lib.quantizers.codebook import squared_distances
 from pipeline_lib.quantizers.parallel import ParallelVAE, decode_parallel, encode_parallel
 from pipeline_lib.quantizers.residual_fitting import fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import scale_for
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator, torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_positive
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
+from pipeline_lib.records import Identifiers, TokenizerInputs
+
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.codebook import nearest_codeword, squared_distances
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
 

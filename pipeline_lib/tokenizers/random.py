@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.quantizers.collisions import place_in_bucket
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import identifiers_of, require_positive
 

@@ -6,7 +6,7 @@ Source: Hua et al. 2023, "How to Index Item IDs for Recommendation Foundation Mo
 
 from dataclasses import asdict, dataclass
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import require_positive, unique_identifiers
 from pipeline_lib.tokenizers.random import draw_codes

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline_lib.artifacts import Identifiers
 from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.residual import encode_residual, last_level_distances
 from pipeline_lib.quantizers.residual_fitting import Regulariser, fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
+from pipeline_lib.records import Identifiers
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
 

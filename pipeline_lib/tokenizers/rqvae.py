@@ -6,7 +6,7 @@ are those of `tokenizers.residual_codes`.
 
 from dataclasses import dataclass
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.tokenizers import residual_codes
 from pipeline_lib.tokenizers.discrete import flat_vectors
 from pipeline_lib.tokenizers.residual_codes import ResidualConfig

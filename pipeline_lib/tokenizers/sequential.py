@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import unique_identifiers
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline_lib.artifacts import Identifiers, TokenizerInputs
 from pipeline_lib.quantizers.residual_vae import scale_for
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
+from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, require_positive
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from pipeline_lib.artifacts import Cases
 from pipeline_lib.decoding.index import index_from_bytes, index_recall, search_index
 from pipeline_lib.decoding.ranking import ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases
 
 NUM_ITEMS, NUM_USERS = 1600, 70
 DECODE = DecodeParams("ground", top_k=10, filter_history=True)

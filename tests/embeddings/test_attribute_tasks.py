@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Catalogue
 from pipeline_lib.backbones.text_tokenizer import train_byte_tokenizer
 from pipeline_lib.embeddings.attribute_tasks import (
     attribute_tasks, attribute_values, choose_attributes, training_texts,
 )
+from pipeline_lib.records import Catalogue
 
 CATALOGUE = Catalogue(["a", "b", "c"], ["red tent", "", "blue  tent\nbig"], ["", "", ""], {
     "brand": ["Camp", None, ""], "categories": [["Tents", "Big"], [], ["Tents"]], "price": ["9.99", "3", "4"]})

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Catalogue, Embedding, read_embedding_model, read_item_vectors, write_embedding
+from pipeline_lib.artifacts import read_embedding_model, read_item_vectors, write_embedding
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, load_backbone, restore_backbone
 from pipeline_lib.embeddings.attribute_tasks import attribute_tasks, training_texts
 from pipeline_lib.embeddings.dense import Config, embed_items, embed_new_items, encode, reconstructions, restore_network
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue, Embedding
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.embeddings.mf import Config, embed_items, embed_new_items, mean_of_neighbours
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.backbones.graph import BipartiteGraph
 from pipeline_lib.embeddings.pairwise import (
     PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise, known_items, training_pairs,
     user_states, with_negatives,
 )
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.embeddings import sasrec
 from pipeline_lib.embeddings.sasrec import Config, SASRec, collate, embed_items, embed_users, training_rows
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Catalogue
 from pipeline_lib.embeddings.text import Config, embed_items, embed_new_items
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Catalogue
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Rankings
 from pipeline_lib.evaluation.groups import (history_rows, lists_of, popularity_rows, restrict_targets, score_groups,
                                             score_lists)
 from pipeline_lib.evaluation.ranking import mean_metrics, ranking_metrics
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Rankings
 
 WARM = np.array([True, True, True, True, False, False])
 POPULARITY = np.array([1, 1, 2, 3, 5, 5], dtype=np.int8)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Rankings, Split
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Rankings, Split
 
 RUN = {"protocol": "made up", "preset": {"paper": "none"}, "seed": 7}
 

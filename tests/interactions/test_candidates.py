@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_lib.artifacts import Cases, Split
 from pipeline_lib.interactions.candidates import (
     Impressions, draw_candidates, sample_candidates, shown_candidates, training_cases,
 )
 from pipeline_lib.interactions.impressions import read_impressions
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Split
 
 NUM_ITEMS = 12
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors, sequence_tensors
+from pipeline_lib.records import Examples
 from pipeline_lib.sequences.instructions import TASKS, compile_instructions
 
 FIRST = 1000

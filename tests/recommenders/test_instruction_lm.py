@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Cases, Catalogue, Identifiers, RecommenderInputs, Split
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, build_causal_lm, save_backbone
 from pipeline_lib.backbones.text_tokenizer import train_byte_tokenizer
 from pipeline_lib.evaluation.ranking import ranking_metrics
@@ -17,6 +16,7 @@ from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import instruction_lm
 from pipeline_lib.recommenders.instruction_lm import Config, load_ranker, train
 from pipeline_lib.recommenders.instruction_network import InstructionLM
+from pipeline_lib.records import Cases, Catalogue, Identifiers, RecommenderInputs, Split
 from pipeline_lib.sequences.instruction_examples import build_examples
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator

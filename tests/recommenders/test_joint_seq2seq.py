@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Cases, RecommenderInputs, Split, TokenizerInputs
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.quantizers.collisions import place_in_bucket
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import joint_seq2seq, seq2seq
 from pipeline_lib.recommenders.joint_seq2seq import Config, load_ranker, train
+from pipeline_lib.records import Cases, RecommenderInputs, Split, TokenizerInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.tokenizers import rqvae

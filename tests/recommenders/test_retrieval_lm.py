@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline_lib.artifacts import Cases, Identifiers, RecommenderInputs, Split, read_model, write_model
+from pipeline_lib.artifacts import read_model, write_model
 from pipeline_lib.backbones.t5 import build_t5
 from pipeline_lib.backbones.text_tokenizer import train_word_tokenizer
 from pipeline_lib.decoding.ranking import make_grounder
@@ -25,6 +25,7 @@ from pipeline_lib.recommenders.prompted_batches import (
 from pipeline_lib.recommenders.retrieval_lm import (
     Config, RetrievalLM, cosine_margin_loss, in_batch_loss, load_ranker, train,
 )
+from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
 from pipeline_lib.sequences.prompts import USER_ONLY

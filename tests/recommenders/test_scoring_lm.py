@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Candidates, Cases, Catalogue, Identifiers, RecommenderInputs, Split
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, build_causal_lm, save_backbone
 from pipeline_lib.backbones.text_tokenizer import train_byte_tokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
@@ -19,6 +18,7 @@ from pipeline_lib.recommenders import scoring_lm
 from pipeline_lib.recommenders.scoring_lm import Config, load_ranker, train, with_answers
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
 from pipeline_lib.recommenders.yes_no_pairs import Pairs
+from pipeline_lib.records import Candidates, Cases, Catalogue, Identifiers, RecommenderInputs, Split
 from pipeline_lib.sequences.yes_no_prompts import WORDS
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator

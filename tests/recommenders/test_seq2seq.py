@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import Cases, Identifiers, RecommenderInputs, Split
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, collate
 from pipeline_lib.recommenders.seq2seq import Config, load_ranker, train
+from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.sequences.code_tokens import Vocabulary
 from pipeline_lib.training.checkpoints import Checkpoints

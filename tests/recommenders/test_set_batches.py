@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline_lib.artifacts import Examples
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.set_batches import packed_rows, single_rows
+from pipeline_lib.records import Examples
 from pipeline_lib.sequences.histories import next_item_examples
 
 

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import (
-    Cases, Identifiers, RecommenderInputs, Split, TokenizerInputs, read_model, write_model,
-)
+from pipeline_lib.artifacts import read_model, write_model
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import set_backbones, set_query
@@ -21,6 +19,7 @@ from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, singl
 from pipeline_lib.recommenders.set_network import dimension_weights
 from pipeline_lib.recommenders.set_query import Config, add_items, load_ranker, train
 from pipeline_lib.recommenders.set_validation import BETAS, answers_to
+from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split, TokenizerInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
 from pipeline_lib.tokenizers import set as set_tokenizer

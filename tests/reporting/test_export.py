@@ -4,8 +4,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from pipeline_lib.artifacts import Rankings
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Rankings
 from pipeline_lib.reporting.export import codes_table, recommendations_table, write_export
 
 RANKINGS = Rankings(np.array([2, 0], np.int32), Ragged.from_rows([[1, 0, 2], [2]]), np.array([3, 2, 1, 9], np.float32))

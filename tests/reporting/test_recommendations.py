@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Catalogue, Rankings
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.recommendations import format_metrics, format_recommendations
 
 CATALOGUE = Catalogue([f"B{item}" for item in range(9)],

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Catalogue, Rankings, Split
 from pipeline_lib.evaluation.code_quality import code_usage_rows, describe_codes
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Catalogue, Rankings, Split
 from pipeline_lib.reporting.data_sections import (
     code_tree,
     codes_section,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Identifiers, Split
 from pipeline_lib.params import SequencesParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Identifiers, Split
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.sequences.code_tokens import END
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import Cases, Identifiers, Split
 from pipeline_lib.params import SequencesParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Identifiers, Split
 from pipeline_lib.sequences.instruction_examples import build_examples
 
 IDENTIFIERS = Identifiers(np.arange(6, dtype=np.int32)[:, None], (6,))

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from pipeline_lib import artifacts
-from pipeline_lib.artifacts import Cases, Rankings, Split
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import Cases, Rankings, Split
 from stages.evaluate import final_codes, main
 
 REPOSITORY = Path(__file__).resolve().parents[2]

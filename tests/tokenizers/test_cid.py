@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from pipeline_lib.artifacts import TokenizerInputs
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import TokenizerInputs
 from pipeline_lib.tokenizers.cid import Config, cluster_paths, cooccurrences, tokenize_items
 
 TASTES, SIZE = 6, 15  # items 0-14 are of one taste, 15-29 of the next, ...

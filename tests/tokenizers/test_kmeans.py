@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from pipeline_lib.artifacts import TokenizerInputs, read_identifiers, write_identifiers
+from pipeline_lib.artifacts import read_identifiers, write_identifiers
 from pipeline_lib.evaluation.code_quality import describe_codes
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import TokenizerInputs
 from pipeline_lib.tokenizers import kmeans
 from pipeline_lib.tokenizers.kmeans import by_position, encode_items
 

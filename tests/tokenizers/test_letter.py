@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.quantizers.collisions import bucket_of_item, collision_rate
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.tokenizers import letter, rqvae
@@ -22,7 +22,7 @@ def inputs():
     kind, half = np.arange(NUM_ITEMS) // 10, np.arange(NUM_ITEMS) % 2
     text = generator.normal(size=(24, 10))[kind] + 0.3 * generator.normal(size=(NUM_ITEMS, 10)) + 0.3 * half[:, None]
     cf = generator.normal(size=(2, 8))[half] * 2 + 0.1 * generator.normal(size=(NUM_ITEMS, 8))
-    return artifacts.TokenizerInputs(text.astype(np.float32), cf.astype(np.float32),
+    return records.TokenizerInputs(text.astype(np.float32), cf.astype(np.float32),
                                      Ragged.from_rows([range(NUM_ITEMS - 1)]), {})
 
 

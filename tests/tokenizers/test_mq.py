@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.artifacts import TokenizerInputs, read_identifiers, write_identifiers
+from pipeline_lib.artifacts import read_identifiers, write_identifiers
 from pipeline_lib.evaluation.code_quality import describe_codes
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import TokenizerInputs
 from pipeline_lib.tokenizers import mq
 
 CONFIG = mq.Config(levels=2, codebook_size=16, hidden=(24,), latent=6, epochs=15, batch_size=32)

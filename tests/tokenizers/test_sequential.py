@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import TokenizerInputs
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import TokenizerInputs
 from pipeline_lib.tokenizers.sequential import Config, digits_of, numbers_by_appearance, tokenize_items
 
 

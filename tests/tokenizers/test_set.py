@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts import TokenizerInputs, read_identifiers, write_identifiers
+from pipeline_lib.artifacts import read_identifiers, write_identifiers
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.records import TokenizerInputs
 from pipeline_lib.tokenizers.set import Config, tokenize_items, tokens_of_items
 
 GENERATOR = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, records
 from pipeline_lib.params import parse
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
@@ -25,7 +25,7 @@ EVERY = pytest.mark.parametrize("tokenizer", CONFIGS, ids=lambda module: module.
 
 
 def inputs_of(vectors):
-    return artifacts.TokenizerInputs(vectors, vectors, Ragged.from_rows([range(len(vectors))]), {})
+    return records.TokenizerInputs(vectors, vectors, Ragged.from_rows([range(len(vectors))]), {})
 
 
 @pytest.fixture(scope="module")
