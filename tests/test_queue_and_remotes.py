@@ -115,7 +115,7 @@ def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
 
 
 def test_a_worker_pulls_its_inputs_and_pushes_what_it_trained(restored, tmp_path):
-    commands = [command.replace("/tmp/store", str(tmp_path / "store")) for command in commands_of("workers.md")]
+    commands = [command.replace("../store", str(tmp_path / "store")) for command in commands_of("workers.md")]
     at, back = commands.index("dvc pull split embed quantize build_sequences"), commands.index("dvc pull finetune decode")
     restored.compose("training.learning_rate=0.007")
     for command in commands[:at]:
