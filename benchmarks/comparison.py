@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 
 FOLDER = Path("reports/benchmarks")
 
@@ -43,7 +43,7 @@ def report(name: str, *, ours: float, theirs: float, unit: str, equal: bool, low
         print(f"{label:{width}}  {our_figure:>12,.4g}  {their_figure:>12,.4g}  {ratio:>7.1f}x")
     print(f"same result: {'yes' if equal else 'NO'}")
     ratio = lines[-1][-1]
-    artifacts.write_json(folder / f"{name}.json",
+    plain_files.write_json(folder / f"{name}.json",
                          {"ours": ours, "theirs": theirs, "ratio": ratio, "unit": unit, "equal": bool(equal)})
     if not equal:
         raise SystemExit(f"{name}: ours and theirs gave different results, so the ratio means nothing")

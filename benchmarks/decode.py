@@ -4,10 +4,12 @@ Both decode the same users in batches of the same size; the largest counts. Smal
 on a CPU, since its copies of the context, one a beam, still fit memory that is reused; the table shows them for that.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import T5ForConditionalGeneration
+from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from benchmarks.comparison import report, seconds_in_turns
 from benchmarks.trie import dict_trie, random_identifiers
@@ -31,13 +33,17 @@ def decode_ours(model: T5ForConditionalGeneration, trie: Trie, vocabulary: Vocab
     return Beams(torch.cat([beams.leaves for beams in found]), torch.cat([beams.scores for beams in found]))
 
 
-def decode_theirs(model: T5ForConditionalGeneration, root: dict, levels: int, input_ids: Tensor,
-                  batch_size: int) -> tuple[Tensor, Tensor]:
-    """Tokens ``(users, BEAM, levels)`` and scores, sums of log-probabilities as ours: no length penalty."""
+def decode_theirs(model: PreTrainedModel, root: dict, levels: int, input_ids: Tensor, batch_size: int,
+                  given: int = 1) -> tuple[Tensor, Tensor]:
+    """Tokens ``(users, BEAM, levels)`` and scores, sums of log-probabilities as ours: no length penalty.
 
-    def allowed(_: int, prefix: Tensor) -> list[int]:
+    Args:
+        given: how many tokens stand before the generated ones: a T5's start, or the whole prompt of a decoder-only LM.
+    """
+
+    def allowed(_: int, sequence: Tensor) -> list[int]:
         node = root
-        for token in prefix[1:].tolist():
+        for token in sequence[given:].tolist():
             node = node[token]
         return list(node)
 
@@ -46,7 +52,7 @@ def decode_theirs(model: T5ForConditionalGeneration, root: dict, levels: int, in
         output = model.generate(input_ids=part, attention_mask=torch.ones_like(part), num_beams=BEAM,
                                 num_return_sequences=BEAM, max_new_tokens=levels, do_sample=False, length_penalty=0.0,
                                 prefix_allowed_tokens_fn=allowed, return_dict_in_generate=True, output_scores=True)
-        tokens.append(output.sequences[:, 1:].view(-1, BEAM, levels))
+        tokens.append(output.sequences[:, given:].view(-1, BEAM, levels))
         scores.append(output.sequences_scores.view(-1, BEAM))
     return torch.cat(tokens), torch.cat(scores)
 
@@ -64,6 +70,19 @@ def same_rankings(ours: Beams, theirs: Beams, trie: Trie, tolerance: float = 1e-
     return bool(close.all() and as_sets and same.mean() > 0.99)
 
 
+def time_beams(name: str, ours: Callable[[int], Beams], theirs: Callable[[int], tuple[Tensor, Tensor]], trie: Trie,
+               vocabulary: Vocabulary, *, users: int, batches: Sequence[int]) -> None:
+    """Report users/s of two beam searches, with the batch size as their argument, and whether they rank alike."""
+    rows = []
+    for size in batches:
+        our_seconds, their_seconds = seconds_in_turns(lambda: ours(size), lambda: theirs(size), repeats=2)
+        rows.append((f"batches of {size}", users / our_seconds, users / their_seconds))
+    tokens, scores = theirs(batches[0])
+    found = Beams(trie.find(tokens - torch.tensor(vocabulary.level_offsets)), scores)
+    report(name, ours=rows[-1][1], theirs=rows[-1][2], unit="users/s", equal=same_rankings(ours(users), found, trie),
+           rows=rows[:-1])
+
+
 def main() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -74,17 +93,9 @@ def main() -> None:
     input_ids = torch.from_numpy(tokens[rng.integers(0, NUM_ITEMS, (USERS, HISTORY))].reshape(USERS, -1))
     trie, root = build_trie(codes, level_sizes), dict_trie(tokens.tolist())
 
-    rows = []
-    for batch_size in BATCHES:
-        ours, theirs = seconds_in_turns(lambda: decode_ours(model, trie, vocabulary, input_ids, batch_size),
-                                        lambda: decode_theirs(model, root, len(level_sizes), input_ids, batch_size),
-                                        repeats=2)
-        rows.append((f"batches of {batch_size}", USERS / ours, USERS / theirs))
-
-    their_tokens, their_scores = decode_theirs(model, root, len(level_sizes), input_ids, BATCHES[0])
-    theirs = Beams(trie.find(their_tokens - torch.tensor(vocabulary.level_offsets)), their_scores)
-    equal = same_rankings(decode_ours(model, trie, vocabulary, input_ids, USERS), theirs, trie)
-    report("decode", ours=rows[-1][1], theirs=rows[-1][2], unit="users/s", equal=equal, rows=rows[:-1])
+    time_beams("decode", lambda size: decode_ours(model, trie, vocabulary, input_ids, size),
+               lambda size: decode_theirs(model, root, len(level_sizes), input_ids, size), trie, vocabulary,
+               users=USERS, batches=BATCHES)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from benchmarks.comparison import report, seconds_in_turns
-from benchmarks.decode import same_rankings
+from benchmarks.decode import BEAM, HISTORY, NUM_ITEMS, decode_theirs, time_beams
 from benchmarks.trie import dict_trie, random_identifiers
 from pipeline_lib.backbones.causal_decoder import CausalDecoder
 from pipeline_lib.decoding.beam import Beams, beam_search
 from pipeline_lib.decoding.trie import Trie, build_trie
 from pipeline_lib.sequences.code_tokens import Vocabulary
 
-NUM_ITEMS, HISTORY, BEAM, USERS = 12_000, 20, 20, 32
+USERS = 32
 BATCHES = (8, 32)
 LINE = 3  # tokens of a line beside the item's own: its number in brackets
 
@@ -31,27 +30,6 @@ def decode_ours(model: PreTrainedModel, trie: Trie, vocabulary: Vocabulary, inpu
         step = decoder.next_log_probs(contexts, vocabulary.level_offsets, vocabulary.level_sizes)
         found.append(beam_search(step, trie, len(part), BEAM))
     return Beams(torch.cat([beams.leaves for beams in found]), torch.cat([beams.scores for beams in found]))
-
-
-def decode_theirs(model: PreTrainedModel, root: dict, levels: int, input_ids: Tensor,
-                  batch_size: int) -> tuple[Tensor, Tensor]:
-    """Tokens ``(users, BEAM, levels)`` and scores, sums of log-probabilities as ours: no length penalty."""
-    length = input_ids.shape[1]
-
-    def allowed(_: int, sequence: Tensor) -> list[int]:
-        node = root
-        for token in sequence[length:].tolist():
-            node = node[token]
-        return list(node)
-
-    tokens, scores = [], []
-    for part in input_ids.split(batch_size):
-        output = model.generate(input_ids=part, attention_mask=torch.ones_like(part), num_beams=BEAM,
-                                num_return_sequences=BEAM, max_new_tokens=levels, do_sample=False, length_penalty=0.0,
-                                prefix_allowed_tokens_fn=allowed, return_dict_in_generate=True, output_scores=True)
-        tokens.append(output.sequences[:, length:].view(-1, BEAM, levels))
-        scores.append(output.sequences_scores.view(-1, BEAM))
-    return torch.cat(tokens), torch.cat(scores)
 
 
 def make_prompts(tokens: np.ndarray, first_word: int, words: int, rng: np.random.Generator) -> Tensor:
@@ -74,17 +52,9 @@ def main() -> None:
     input_ids = make_prompts(tokens, vocabulary.size, words, rng)
     trie, root = build_trie(codes, level_sizes), dict_trie(tokens.tolist())
 
-    rows = []
-    for batch_size in BATCHES:
-        ours, theirs = seconds_in_turns(lambda: decode_ours(model, trie, vocabulary, input_ids, batch_size),
-                                        lambda: decode_theirs(model, root, len(level_sizes), input_ids, batch_size),
-                                        repeats=2)
-        rows.append((f"batches of {batch_size}", USERS / ours, USERS / theirs))
-
-    their_tokens, their_scores = decode_theirs(model, root, len(level_sizes), input_ids, BATCHES[0])
-    theirs = Beams(trie.find(their_tokens - torch.tensor(vocabulary.level_offsets)), their_scores)
-    equal = same_rankings(decode_ours(model, trie, vocabulary, input_ids, USERS), theirs, trie)
-    report("lm_decode", ours=rows[-1][1], theirs=rows[-1][2], unit="users/s", equal=equal, rows=rows[:-1])
+    time_beams("lm_decode", lambda size: decode_ours(model, trie, vocabulary, input_ids, size),
+               lambda size: decode_theirs(model, root, len(level_sizes), input_ids, size, given=input_ids.shape[1]),
+               trie, vocabulary, users=USERS, batches=BATCHES)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.quantizers.residual_fitting import fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
@@ -111,7 +111,7 @@ def main() -> None:
         print(f"{name:8}{row['epochs']:8d}{row['seconds']:10.2f}"
               f"{row['unexplained']:13.4f}{row['collision_rate']:12.4f}")
     print(f"ratio {plain['seconds'] / seconds:.1f}, target 5, as good: {equal}")
-    artifacts.write_json(RESULT, {"ours": round(seconds, 3), "theirs": round(plain["seconds"], 3),
+    plain_files.write_json(RESULT, {"ours": round(seconds, 3), "theirs": round(plain["seconds"], 3),
                                   "ratio": round(plain["seconds"] / seconds, 2), "unit": "s", "equal": equal,
                                   "plain": plain, "ours_last_epoch": history[-1]})
 

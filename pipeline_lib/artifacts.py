@@ -1,15 +1,10 @@
 """Every file that stages exchange: its columns, how it is written, read and checked (docs/design.md, section 5).
 
-Writers write to a temporary name and rename, so a killed stage leaves nothing half-written. Readers check
-columns, dtypes, ranges and lengths. No pickle is ever read. Only this module and `params` open paths.
+Readers check columns, dtypes, ranges and lengths; a killed stage leaves nothing half-written (`plain_files`).
 """
 
-import contextlib
-import csv
-import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_lib.plain_files import (
+    read_array, read_json, read_table, read_tensors, require, write_csv, write_json, write_table, write_tensors,
+    writing_file, writing_folder,
+)
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import (
     Candidates, Cases, Catalogue, Embedding, Examples, Identifiers, Model, Rankings, RecommenderInputs, Split,
@@ -24,7 +23,8 @@ from pipeline_lib.records import (
 )
 
 LIST = pa.list_(pa.int32())
-INTERACTIONS = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("timestamp", pa.int64()), ("rating", pa.float32())])
+INTERACTIONS = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("timestamp", pa.int64()),
+                          ("rating", pa.float32())])
 ITEMS = pa.schema([("item", pa.int32()), ("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
 TRAIN = pa.schema([("user", pa.int32()), ("items", LIST)])
@@ -37,8 +37,6 @@ CANDIDATES = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("label", pa
 SCORES = pa.schema([*CANDIDATES, ("score", pa.float32())])
 PREDICTIONS = pa.schema([("user", pa.int32()), ("candidates", pa.string()), ("items", LIST),
                          ("scores", pa.list_(pa.float32()))])
-MADE_BY = {"ingest": "ingest", "split": "split", "embed": "embed", "tokens": "quantize",
-           "sequences": "build_sequences", "model": "finetune", "predictions": "decode"}
 
 
 # --- ingest ---------------------------------------------------------------------------------------------------------
@@ -77,7 +75,8 @@ def add_items(path: Path, items: pa.Table, takers: Ragged) -> None:
     items = items.append_column("takers", _list_array(takers))
     if path.exists():
         before = pq.read_table(path)
-        items = items.set_column(0, "item", pa.array(np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1))
+        numbers = np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1
+        items = items.set_column(0, "item", pa.array(numbers))
         items = pa.concat_tables([before, items])
     with writing_file(path) as place:
         pq.write_table(items, place, compression="zstd")
@@ -237,7 +236,7 @@ def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Map
     """``catalogue``: items.parquet, copied for recommenders that read the items' texts."""
     with writing_folder(folder) as place:
         if catalogue is not None:
-            _require(catalogue)
+            require(catalogue)
             shutil.copyfile(catalogue, place / "items.parquet")
         for name, examples in parts.items():
             columns = {"user": examples.users, "history": examples.histories, "targets": examples.targets,
@@ -288,16 +287,6 @@ def read_model(folder: Path) -> Model:
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
 
 
-def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """The model's CSV files by name, rows as text."""
-    _require(folder)
-    tables = {}
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            tables[path.stem] = list(csv.DictReader(file))
-    return tables
-
-
 def write_figures(folder: Path, images: Mapping[str, bytes]) -> None:
     """Replace a folder by images, by file name."""
     with writing_folder(folder) as place:
@@ -322,7 +311,8 @@ def write_decoded(folder: Path, rankings: Mapping[str, Sequence[Rankings]], coun
 def write_predictions(path: Path, rankings: Sequence[Rankings]) -> None:
     tables = []
     for ranking in rankings:
-        scores = pa.ListArray.from_arrays(pa.array(ranking.items.offsets, pa.int32()), pa.array(ranking.scores, pa.float32()))
+        scores = pa.ListArray.from_arrays(pa.array(ranking.items.offsets, pa.int32()),
+                                          pa.array(ranking.scores, pa.float32()))
         tables.append(pa.Table.from_arrays([pa.array(ranking.users, pa.int32()),
                                             pa.array([ranking.candidates] * len(ranking.users), pa.string()),
                                             _list_array(ranking.items), scores], schema=PREDICTIONS))
@@ -367,113 +357,7 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
     return rankings
 
 
-# --- plain files ----------------------------------------------------------------------------------------------------
-
-
-def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    table = table.select(schema.names).cast(schema)
-    with writing_file(path) as place:
-        pq.write_table(table, place, compression="zstd")
-
-
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file; columns beyond the schema are kept.
-
-    Raises:
-        FileNotFoundError: naming the stage that makes the file.
-        ValueError: if a column is missing, of another type, or null where a number must stand.
-    """
-    _require(path)
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error})") from error
-    for wanted in schema:
-        if wanted.name not in table.column_names:
-            raise ValueError(f"{path}: column {wanted.name} is missing; found {', '.join(table.column_names)}")
-        found = table.schema.field(wanted.name).type
-        if found != wanted.type:
-            raise ValueError(f"{path}: column {wanted.name} is {found}, expected {wanted.type}")
-        if wanted.name != "rating" and table[wanted.name].null_count:
-            raise ValueError(f"{path}: column {wanted.name} has {table[wanted.name].null_count} empty values")
-    return table.combine_chunks()
-
-
-def read_array(path: Path, dtype: type) -> np.ndarray:
-    _require(path)
-    array = np.load(path, allow_pickle=False)
-    if array.dtype != dtype:
-        raise ValueError(f"{path}: {array.dtype} values, expected {np.dtype(dtype)}")
-    return array
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Save NumPy arrays or torch tensors as safetensors."""
-    from safetensors.numpy import save_file
-
-    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-              for name, value in tensors.items()}
-    with writing_file(path) as place:
-        save_file(arrays, place)
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    _require(path)
-    return load_file(path)
-
-
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    with writing_file(path) as place:
-        place.write_text(json.dumps(tree, indent=1, sort_keys=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    _require(path)
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line a row; the columns are those of all rows, in order of first appearance, and absent values are empty."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with writing_file(path) as place, place.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-@contextlib.contextmanager
-def writing_file(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield place
-        os.replace(place, path)
-    finally:
-        place.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``folder``, in place of what was there, when the block ends without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    try:
-        yield place
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(place, folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _require(path: Path) -> None:
-    if not path.exists():
-        stage = next((MADE_BY[part] for part in reversed(path.parts) if part in MADE_BY), None)
-        raise FileNotFoundError(f"{path}: no such file" + (f"; stage {stage} makes it: run `dvc repro {stage}`" if stage else ""))
+# --- columns --------------------------------------------------------------------------------------------------------
 
 
 def _list_array(rows: Ragged) -> pa.Array:

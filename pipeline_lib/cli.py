@@ -11,7 +11,7 @@ import numpy as np
 import typer
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_app
 from pipeline_lib.params import IngestParams, compose_tree, params_from_tree, parse
 from pipeline_lib.recommend_cli import items_app, recommend
@@ -49,18 +49,20 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command("params")
-def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="As after -S: paper=tiger, seed=7")] = None,
+def compose_params(overrides: Annotated[list[str] | None,
+                                        typer.Argument(help="As after -S: paper=tiger, seed=7")] = None,
                    out: Annotated[Path, typer.Option(help="Where to write them.")] = PARAMS) -> None:
     """Compose conf/ into params.yaml, as `dvc exp run -S ...` does, without running anything."""
     text = compose(overrides or [])
     check_pipeline(params_from_tree(yaml.safe_load(text)))
-    with artifacts.writing_file(out) as place:
+    with plain_files.writing_file(out) as place:
         place.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {out}")
 
 
 @app.command("check")
-def check(overrides: Annotated[list[str] | None, typer.Argument(help="Check this composition instead of params.yaml")] = None,
+def check(overrides: Annotated[list[str] | None,
+                               typer.Argument(help="Check this composition instead of params.yaml")] = None,
           params: Path = PARAMS) -> None:
     """Are these parameters a possible pipeline? Nothing is run."""
     config = params_from_tree(yaml.safe_load(compose(overrides))) if overrides else load_params(params)
@@ -78,12 +80,13 @@ def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3
     catalogue, split = artifacts.read_catalogue(ITEMS), artifacts.read_split(SPLIT)
     rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
     chosen = split.test.users[np.linspace(0, len(split.test) - 1, num=min(users, len(split.test)), dtype=int)]
-    typer.echo(format_metrics(artifacts.read_json(METRICS)))
+    typer.echo(format_metrics(plain_files.read_json(METRICS)))
     typer.echo(format_recommendations(catalogue, split.test, rankings, chosen.tolist(), k))
 
 
 @data_app.command("add")
-def add_data(folder: Path, name: Annotated[str | None, typer.Option(help="Its name here; the folder's by default.")] = None,
+def add_data(folder: Path,
+             name: Annotated[str | None, typer.Option(help="Its name here; the folder's by default.")] = None,
              raw_format: FormatOption = None, column: ColumnOption = None) -> None:
     """Check a folder of raw files, copy it to data/raw/NAME, `dvc add` it, and write conf/dataset/NAME.yaml if absent."""
     name = name or folder.resolve().name
@@ -166,7 +169,7 @@ def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[
     ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns), "title": title,
               "text": attributes}
     body = yaml.safe_dump({"preset": {"dataset": name}, "ingest": ingest}, sort_keys=False)
-    with artifacts.writing_file(preset) as place:
+    with plain_files.writing_file(preset) as place:
         place.write_text(f"# @package _global_\n{body}", encoding="utf-8")
 
 

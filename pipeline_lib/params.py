@@ -150,6 +150,13 @@ class Params:
     training: TrainingParams
     decode: DecodeParams
     evaluate: EvaluateParams
+    ablations: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that dvc.yaml makes of these parameters."""
+        embed = (f"embed@{source}" for source in self.embed.sources)
+        return "ingest", "split", *embed, "quantize", "build_sequences", "finetune", "decode", "evaluate"
 
 
 def read_params(path: Path) -> Params:
@@ -195,7 +202,7 @@ def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
 def params_from_tree(tree: Mapping[str, Any]) -> Params:
     """The same from a nested mapping, e.g. a Hydra composition."""
     _refuse_unknown(tree, {f.name for f in dataclasses.fields(Params)}, "params")
-    missing = [f.name for f in dataclasses.fields(Params) if f.name not in tree]
+    missing = [f.name for f in dataclasses.fields(Params) if f.default is dataclasses.MISSING and f.name not in tree]
     if missing:
         raise ValueError(f"params: {missing[0]} is missing; run `sidflow params` to compose params.yaml anew")
     plain = {name: parse(typing.get_type_hints(Params)[name], tree[name], name)
@@ -203,11 +210,24 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
     return Params(
         seed=_convert(int, tree["seed"], "seed"),
         preset=_convert(Mapping[str, str], tree["preset"], "preset"),
+        ablations=_convert(tuple[str, ...], tree.get("ablations", ()), "ablations"),
         embed=_embed_params(tree["embed"]),
         tokenizer=_kind_params(TokenizerParams, tree["tokenizer"], "tokenizer"),
         recommender=_kind_params(RecommenderParams, tree["recommender"], "recommender"),
         **plain,
     )
+
+
+def check_ablation(params: Params) -> None:
+    """Refuse an ablation of another paper: it would set options that this one's kinds do not read.
+
+    Raises:
+        ValueError: naming the ablations of this paper.
+    """
+    paper, ablation = (params.preset.get(group, "none") for group in ("paper", "ablation"))
+    if ablation not in ("none", *params.ablations):
+        raise ValueError(f"params: ablation={ablation} is not one of paper={paper}, whose ablations are "
+                         f"{', '.join(('none', *params.ablations))}; `ablations` in conf/paper/{paper}.yaml lists them")
 
 
 def parse(config: type[T], values: Mapping[str, Any], where: str) -> T:

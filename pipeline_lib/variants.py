@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipeline_lib.params import INDEX_KINDS, Params, read_params
+from pipeline_lib.params import INDEX_KINDS, Params, check_ablation, read_params
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,10 @@ def check_pipeline(params: Params) -> None:
     """Refuse an impossible combination in one line that names both sides and what would fit.
 
     Raises:
-        ValueError: for an unknown kind, a pair that does not fit, a source that is not embedded, a list too short.
+        ValueError: for an unknown kind, a pair that does not fit, a source that is not embedded, a list too short,
+            an ablation of another paper.
     """
+    check_ablation(params)
     for source in params.embed.sources:
         _row(EMBEDDINGS, source, "embed.sources")
     _row(TOKENIZERS, params.tokenizer.kind, "tokenizer.kind")

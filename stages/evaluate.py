@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_stage
 from pipeline_lib.evaluation.groups import history_rows, popularity_rows
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
@@ -24,17 +24,17 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
          popularity_plot: PathOption, history_plot: PathOption, figures: PathOption, timing: PathOption,
          params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
-    with measure_stage("evaluate", timing) as measured:
+    with measure_stage("evaluate", timing, config.stages) as measured:
         held = artifacts.read_split(split)
         run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
-        decoded = artifacts.read_json(predictions / "decode.json")
+        decoded = plain_files.read_json(predictions / "decode.json")
         if config.decode.kind == "score":
             scored = {part: artifacts.read_scores(predictions / f"{part}_scores.parquet", held.num_items)
                       for part in ("test", "valid")}
             tree = scoring_tree(scored, held.train_count)
-            artifacts.write_json(metrics, {"run": run, "scoring": tree, "decode": decoded})
+            plain_files.write_json(metrics, {"run": run, "scoring": tree, "decode": decoded})
             for path in (popularity_plot, history_plot):
-                artifacts.write_csv(path, [])
+                plain_files.write_csv(path, [])
             artifacts.write_figures(figures, {})
             measured["candidates"] = sum(len(columns[0]) for columns in scored.values())
             return
@@ -42,18 +42,18 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
                   for part in ("test", "valid")}
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
-        artifacts.write_json(metrics, metrics_tree(run, evaluation, decoded))
+        plain_files.write_json(metrics, metrics_tree(run, evaluation, decoded))
         by_popularity = popularity_rows(evaluation.groups["test"])
-        artifacts.write_csv(popularity_plot, by_popularity)
-        artifacts.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
-        artifacts.write_figures(figures, draw_figures(by_popularity, artifacts.read_tables(model)))
+        plain_files.write_csv(popularity_plot, by_popularity)
+        plain_files.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
+        artifacts.write_figures(figures, draw_figures(by_popularity, plain_files.read_tables(model)))
         measured["users"] = len(held.test) + len(held.valid)
 
 
 def final_codes(model: Path, tokens: Path) -> np.ndarray | None:
     """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
     found = [folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()]
-    return artifacts.read_array(found[0], np.int32) if found else None
+    return plain_files.read_array(found[0], np.int32) if found else None
 
 
 if __name__ == "__main__":

@@ -20,15 +20,16 @@ PathOption = Annotated[Path, typer.Option()]
 
 def main(raw: PathOption, interactions: PathOption, items: PathOption, users: PathOption, timing: PathOption,
          params: Path = Path("params.yaml")) -> None:
-    config = load_params(params).ingest
-    with measure_stage("ingest", timing) as measured:
-        data = read_raw(raw, config)
+    config = load_params(params)
+    options = config.ingest
+    with measure_stage("ingest", timing, config.stages) as measured:
+        data = read_raw(raw, options)
         for line in data.bad_rows:
             logger.warning("left out: %s", line)
         measured["interactions"] = len(data.interactions)
-        kept = filter_interactions(data.interactions, min_rating=config.min_rating, after=config.after,
-                                   before=config.before, user_core=config.k_core.user, item_core=config.k_core.item)
-        tables = index_tables(kept, data.items, title=config.title, text=config.text)
+        kept = filter_interactions(data.interactions, min_rating=options.min_rating, after=options.after,
+                                   before=options.before, user_core=options.k_core.user, item_core=options.k_core.item)
+        tables = index_tables(kept, data.items, title=options.title, text=options.text)
         artifacts.write_ingest(interactions, items, users, *tables)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_stage
 from pipeline_lib.evaluation.code_quality import check_code_quality, code_usage_rows, describe_codes
 from pipeline_lib.reporting.timing import measure_stage
@@ -17,7 +17,7 @@ PathOption = Annotated[Path, typer.Option()]
 def main(vectors: PathOption, cf_vectors: PathOption, split: PathOption, items: PathOption, tokens: PathOption,
          metrics: PathOption, plots: PathOption, timing: PathOption, params: PathOption = Path("params.yaml")) -> None:
     config = load_params(params)
-    with measure_stage("quantize", timing) as measured:
+    with measure_stage("quantize", timing, config.stages) as measured:
         inputs = artifacts.read_tokenizer_inputs(vectors, cf_vectors, split, items)
         tokenizer = tokenizer_for(config.tokenizer.kind)
         identifiers = tokenizer.tokenize_items(inputs, config.tokenizer.options.parse(tokenizer.Config),
@@ -28,9 +28,10 @@ def main(vectors: PathOption, cf_vectors: PathOption, split: PathOption, items: 
     if identifiers.codes is not None:
         description = describe_codes(identifiers.codes, identifiers.level_sizes, identifiers.reconstruction_error)
         usage = code_usage_rows(identifiers.codes, identifiers.level_sizes)
-    description |= {name: identifiers.config[name] for name in ("before_resolution", "users") if name in identifiers.config}
-    artifacts.write_json(metrics, description)
-    artifacts.write_csv(plots, usage)
+    description |= {name: identifiers.config[name] for name in ("before_resolution", "users")
+                    if name in identifiers.config}
+    plain_files.write_json(metrics, description)
+    plain_files.write_csv(plots, usage)
     if identifiers.codes is not None:
         check_code_quality(description, config.tokenizer.max_collision_rate, config.tokenizer.min_utilisation)
     artifacts.write_identifiers(tokens, identifiers)

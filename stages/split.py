@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts, records
+from pipeline_lib import artifacts, plain_files, records
 from pipeline_lib.command import run_stage
 from pipeline_lib.interactions.candidates import draw_candidates
 from pipeline_lib.interactions.given_split import read_given_split
@@ -22,18 +22,18 @@ def main(interactions: PathOption, items: PathOption, users: PathOption, raw: Pa
          timing: PathOption, params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     options = config.split
-    with measure_stage("split", timing) as measured:
-        log, item_table = artifacts.read_interactions(interactions), artifacts.read_table(items, artifacts.ITEMS)
+    with measure_stage("split", timing, config.stages) as measured:
+        log, item_table = artifacts.read_interactions(interactions), plain_files.read_table(items, artifacts.ITEMS)
         given = None
         if options.kind == "given" and options.file is not None:
-            given = read_given_split(raw / options.file, artifacts.read_table(users, artifacts.USERS), item_table)
+            given = read_given_split(raw / options.file, plain_files.read_table(users, artifacts.USERS), item_table)
         split = split_interactions(log, len(item_table), options, order=config.ingest.order, given=given,
                                    seed=config.seed)
         asked = options.candidates
         if asked.source is not None:
             shown = None
             if asked.source == "impressions":
-                user_table = artifacts.read_table(users, artifacts.USERS)
+                user_table = plain_files.read_table(users, artifacts.USERS)
                 shown = read_impressions(raw, config.ingest.format, user_table, item_table)
             drawn = draw_candidates(split, asked.source, negatives=asked.negatives, users=asked.users, shown=shown,
                                     seed=config.seed)

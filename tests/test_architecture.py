@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
-    {"ragged", "seeding", "params"},
+    {"ragged", "seeding", "params", "plain_files"},
     {"records"},
     {"artifacts"},
     {"interactions", "quantizers", "evaluation"},
@@ -79,9 +80,48 @@ def test_only_artifacts_params_and_what_reads_raw_files_open_paths():
     calls = {"open", "read_text", "write_text", "read_bytes", "write_bytes"}
     openers = {str(path.relative_to(ROOT)) for path in MODULES for node in ast.walk(ast.parse(path.read_text()))
                if isinstance(node, ast.Call) and (getattr(node.func, "id", None) or getattr(node.func, "attr", "")) in calls}
-    allowed = ("pipeline_lib/artifacts.py", "pipeline_lib/params.py", "pipeline_lib/cli.py",
+    allowed = ("pipeline_lib/artifacts.py", "pipeline_lib/plain_files.py", "pipeline_lib/params.py", "pipeline_lib/cli.py",
                "pipeline_lib/training/checkpoints.py", "pipeline_lib/interactions/")
     assert [path for path in openers if not path.startswith(allowed)] == []
+
+
+def modules_named_in(path: Path) -> set[Path]:
+    """Files of the library that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline_lib"):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = {(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names}
+    return {path for path in paths if path.exists()}
+
+
+def imported_by(path: Path) -> set[Path]:
+    """A file, and all of the library that it imports, directly or not."""
+    found, waiting = set(), [path]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += modules_named_in(path)
+    return found
+
+
+ROOMS = {"embed": "embeddings", "quantize": "tokenizers", "finetune": "recommenders", "decode": "recommenders"}
+FORMS = {"artifacts", "plain_files", "records"}  # how the stages' files are read and written
+
+
+@pytest.mark.parametrize("stage", [path.stem for path in MODULES
+                                   if path.parent.name == "stages" and path.stem != "__init__"])
+def test_a_stage_depends_on_the_code_of_its_room_and_of_its_files(stage):
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    code = [dep for dep in deps if dep.startswith("pipeline_lib")]
+    of_kind, shared = ([dep for dep in code if ("${" in dep) is wanted] for wanted in (True, False))
+    kinds = sorted((ROOT / "pipeline_lib" / ROOMS[stage]).glob("*.py")) if stage in ROOMS else []
+    read = {str(path.relative_to(ROOT)) for start in [ROOT / f"stages/{stage}.py", *kinds]
+            for path in imported_by(start) - {start} if path.parent.name == ROOMS.get(stage) or path.stem in FORMS}
+    assert {path for path in read if not any(path == dep or path.startswith(f"{dep}/") for dep in shared)} == set()
+    assert len(of_kind) == (1 if stage in ROOMS else 0)
+    assert all((ROOT / dep).exists() for dep in shared)
 
 
 def test_no_pickle_and_no_remote_code():

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib import artifacts, records
+from pipeline_lib import artifacts, plain_files, records
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Embedding, Examples, Identifiers, Model, Rankings, Split
 
@@ -127,18 +127,18 @@ def test_a_list_with_an_item_twice_is_refused(tmp_path):
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "a.json"
-    artifacts.write_json(path, {"old": 1})
-    with pytest.raises(RuntimeError), artifacts.writing_file(path) as place:
+    plain_files.write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), plain_files.writing_file(path) as place:
         place.write_text("half")
         raise RuntimeError("killed")
-    with pytest.raises(RuntimeError), artifacts.writing_folder(tmp_path / "folder") as place:
+    with pytest.raises(RuntimeError), plain_files.writing_folder(tmp_path / "folder") as place:
         (place / "x").write_text("half")
         raise RuntimeError("killed")
-    assert artifacts.read_json(path) == {"old": 1}
+    assert plain_files.read_json(path) == {"old": 1}
     assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_pickled_arrays_are_never_loaded(tmp_path):
     np.save(tmp_path / "items.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        artifacts.read_array(tmp_path / "items.npy", np.float32)
+        plain_files.read_array(tmp_path / "items.npy", np.float32)

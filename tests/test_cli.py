@@ -60,6 +60,8 @@ def test_params_are_composed_from_groups_and_keys(sidflow):
     (("check", "paper=nothing"), "error: conf/: "),
     (("params", "decode.top_k=5"), "error: params: decode.top_k=5 is shorter than the largest of evaluate.ks (30)"),
     (("check", "+tokenizer.rqvae.depth=3"), "error: params: tokenizer.rqvae.depth is not known; known: "),
+    (("check", "paper=store", "ablation=no_sia"), "error: params: ablation=no_sia is not one of paper=store, whose "),
+    (("compare", "--paper", "tiger,store", "--ablation", "none,no_user_token"), "error: params: ablation=no_user_token "),
     (("recommend",), "error: give either --user or --history"),
     (("recommend", "--user", "x"), "error: data/ingest/items.parquet: no such file; stage ingest makes it"),
     (("data", "validate", "absent"), "error: absent: no such folder"),

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -47,6 +48,14 @@ def test_the_default_composition_is_read(tree):
     assert params.tokenizer.options.where == "tokenizer.rqvae"
     assert params.ingest.k_core.user == 0
     assert params.evaluate.ks == (1, 5, 10, 20, 30)
+
+
+@pytest.mark.parametrize("sources", [["text"], ["text", "sasrec"]])
+def test_the_stages_are_those_of_the_dag(tree, sources):
+    dag = list(yaml.safe_load(Path("dvc.yaml").read_text())["stages"])
+    at = dag.index("embed")
+    tree["embed"]["sources"] = sources
+    assert list(params_from_tree(tree).stages) == [*dag[:at], *(f"embed@{source}" for source in sources), *dag[at + 1:]]
 
 
 @pytest.mark.parametrize(("path", "value", "message"), [

@@ -116,6 +116,8 @@ def test_another_paper_runs_its_own_embedding_and_reuses_what_is_equal(restored)
     assert (restored.folder / "reports/figures/states.svg").exists()
     restored.compose("paper=sasrec")
     assert restored.repro() == STAGES[3:]
+    timing = json.loads((restored.folder / "reports/timing.json").read_text())
+    assert sorted(timing) == sorted(["embed@sasrec" if stage == "embed@text" else stage for stage in STAGES])
     item = pq.read_table(restored.folder / "data/ingest/items.parquet")["item_id"][0].as_py()
     found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout  # by a vector made for this history
     assert len([line for line in found.splitlines() if line.strip()]) >= 5

@@ -6,6 +6,7 @@ import yaml
 
 from pipeline_lib.cli import check_options, compose
 from pipeline_lib.params import params_from_tree
+from pipeline_lib.reporting.ledger import effective_params
 from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
 
 GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml"))
@@ -16,26 +17,26 @@ def params_of(*overrides):
     return params_from_tree(yaml.safe_load(compose(list(overrides))))
 
 
-# What an ablation takes away, not every paper has: there it is refused, or changes nothing that runs.
-BY_VECTORS = {"lightgcn", "mf", "popularity", "sasrec"}  # no codes
-SETS = {"setrec", "e4srec"}
-OTHER_CODES = ("random_codes", "rqkmeans", "no_dense_tokenizer")
-IMPOSSIBLE = {*product(BY_VECTORS | SETS, (*OTHER_CODES, "soft_beam")), ("tokenrec", "soft_beam"),
-              ("store_scoring", "soft_beam"),
-              *product(("etegrec",), ("random_codes", "rqkmeans"))}  # etegrec goes on training an RQ-VAE
+PAIRS = list(product(GROUPS["paper"], GROUPS["ablation"]))
 
 
-@pytest.mark.parametrize(("paper", "ablation"), list(product(GROUPS["paper"], GROUPS["ablation"])))
-def test_every_preset_and_ablation_is_a_possible_pipeline_or_refused_in_one_line(paper, ablation):
-    params = params_of(f"paper={paper}", f"ablation={ablation}")
+@pytest.mark.parametrize(("paper", "ablation"), PAIRS)
+def test_every_ablation_is_a_possible_pipeline_that_differs_or_is_refused_in_one_line(paper, ablation):
+    whole, params = (params_of(f"paper={paper}", "scale=paper", f"ablation={name}") for name in ("none", ablation))
     assert (params.preset["paper"], params.preset["ablation"]) == (paper, ablation)
-    if (paper, ablation) in IMPOSSIBLE:
-        with pytest.raises(ValueError, match="does not fit recommender.kind") as caught:
-            check_pipeline(params)
-        assert "\n" not in str(caught.value)
-    else:
+    if ablation in ("none", *params.ablations):
         check_pipeline(params)
         check_options(params)
+        assert ablation == "none" or effective_params(params) != effective_params(whole)
+    else:
+        with pytest.raises(ValueError, match=f"ablation={ablation} is not one of paper={paper}, whose .* none") as caught:
+            check_pipeline(params)
+        assert "\n" not in str(caught.value)
+
+
+def test_papers_name_ablations_that_there_are_and_every_ablation_has_a_paper():
+    named = {ablation for paper in GROUPS["paper"] for ablation in params_of(f"paper={paper}").ablations}
+    assert named | {"none"} == set(GROUPS["ablation"])
 
 
 @pytest.mark.parametrize("scale", GROUPS["scale"])

@@ -31,6 +31,27 @@ class Impressions:
     clicked: np.ndarray
 
 
+class FreeItems:
+    """The items that each of n rows does not know, in rising order: ``counts (n,)``, and which one stands at a rank.
+
+    Args:
+        known: ``(m,)`` row * N + item, rising, each once.
+    """
+
+    def __init__(self, known: np.ndarray, num_rows: int, num_items: int) -> None:
+        rows = known // num_items
+        counts = np.bincount(rows, minlength=num_rows)
+        self.num_items, self.counts = num_items, num_items - counts
+        self.starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        # how many free items stand before each known one: what turns a rank among free items into an item
+        before = known % num_items - (np.arange(len(known)) - self.starts[rows])
+        self.keys = rows * (num_items + 1) + before
+
+    def items_at(self, rows: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        passed = np.searchsorted(self.keys, rows * (self.num_items + 1) + ranks, side="right")
+        return ranks + passed - self.starts[rows]
+
+
 def draw_candidates(split: Split, source: str, *, negatives: int, users: int | None, shown: Impressions | None = None,
                     seed: int) -> dict[str, Labelled]:
     """Candidates of each part: of training users their last item is the target, and what came before it the history.
@@ -90,14 +111,9 @@ def sample_candidates(cases: Cases, num_items: int, negatives: int, generator: n
     A case with fewer such items than ``negatives`` gets all of them.
     """
     targets, known = _pairs(cases.targets, num_items), _known(cases, num_items)
-    rows = known // num_items
-    counts = np.bincount(rows, minlength=len(cases))
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    # how many free items stand before each known one: what turns a rank among free items into an item
-    before = known % num_items - (np.arange(len(known)) - starts[rows])
-    case, rank = _distinct_ranks(num_items - counts, negatives, generator)
-    passed = np.searchsorted(rows * (num_items + 1) + before, case * (num_items + 1) + rank, side="right")
-    return _labelled(cases, num_items, targets, case * num_items + rank + passed - starts[case])
+    free = FreeItems(known, len(cases), num_items)
+    case, rank = _distinct_ranks(free.counts, negatives, generator)
+    return _labelled(cases, num_items, targets, case * num_items + free.items_at(case, rank))
 
 
 def shown_candidates(cases: Cases, shown: Impressions, num_items: int, negatives: int,

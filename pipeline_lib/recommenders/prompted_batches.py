@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, train_word_tokenizer
+from pipeline_lib.interactions.candidates import FreeItems
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Examples, Identifiers, Split
 from pipeline_lib.seeding import numpy_generator
@@ -151,28 +152,23 @@ class NegativeSampler:
     """
 
     def __init__(self, split: Split, examples: Examples) -> None:
-        self.num_items = split.num_items
+        num_items = split.num_items
         owners = (np.repeat(split.train_users, split.train.lengths), examples.users[examples.histories.row_of_value],
                   examples.users[examples.targets.row_of_value])
         items = np.concatenate([split.train.values, examples.histories.values, examples.targets.values])
-        pairs = np.unique(np.concatenate(owners).astype(np.int64) * self.num_items + items)
-        users, taken = np.divmod(pairs, self.num_items)
-        self.known, starts, counts = np.unique(users, return_index=True, return_counts=True)
-        full = self.known[counts == self.num_items]
+        pairs = np.unique(np.concatenate(owners).astype(np.int64) * num_items + items)
+        users, rows = np.unique(pairs // num_items, return_inverse=True)
+        self.free = FreeItems(rows * num_items + pairs % num_items, len(users), num_items)
+        full = users[self.free.counts == 0]
         if len(full):
-            raise ValueError(f"user {full[0]} has all {self.num_items} items in training, so no item is left as a "
+            raise ValueError(f"user {full[0]} has all {num_items} items in training, so no item is left as a "
                              "negative; set recommender.retrieval_lm.loss=full_softmax")
-        self.rows = np.searchsorted(self.known, examples.users)  # (n,): the user of each example, among the known
-        self.starts, self.free = starts, self.num_items - counts
-        # how many items that are free stand before each taken one, rising within a user
-        before = taken - (np.arange(len(pairs)) - np.repeat(starts, counts))
-        self.keys = np.repeat(np.arange(len(self.known)), counts) * (self.num_items + 1) + before
+        self.rows = np.searchsorted(users, examples.users)  # (n,): the user of each example, among all
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """``(n,)`` int64."""
-        rank = generator.integers(0, self.free[self.rows])  # among the free items of the user
-        passed = np.searchsorted(self.keys, self.rows * (self.num_items + 1) + rank, side="right")
-        return rank + passed - self.starts[self.rows]
+        ranks = generator.integers(0, self.free.counts[self.rows])  # among the free items of the user
+        return self.free.items_at(self.rows, ranks)
 
 
 def _user_levels(identifiers: Identifiers) -> Sequence[int]:

@@ -41,7 +41,9 @@ from pipeline_lib.training.loop import fit
 log = logging.getLogger(__name__)
 POOLINGS = ("decoder_flat", "decoder_first", "encoder_mean")
 LOSSES = ("cosine_margin", "in_batch", "full_softmax")
+SIMILARITIES = ("cosine", "dot")
 VALIDATION_K = 10
+EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class Config:
     """Options under ``recommender.retrieval_lm``.
 
     ``pretrained``: a T5's name or folder, whose sizes replace ``layers`` to ``dropout``; ``pooling``: all decoder
-    positions one behind the other (the paper), the first one, or the mean of the encoder; ``user_only_share``: of
-    training prompts, which have no history.
+    positions one behind the other (the paper), the first one, or the mean of the encoder; ``similarity``: ``cosine``
+    (the paper), or ``dot``, where an item's popularity counts as far as it is in the length of its vector;
+    ``temperature``: of the contrastive losses by cosine; ``user_only_share``: of training prompts, which have no
+    history.
     """
 
     pretrained: str | None = None
@@ -67,6 +71,7 @@ class Config:
     projection_hidden: tuple[int, ...] = (256, 128)
     projection_dropout: float = 0.2
     loss: str = "cosine_margin"
+    similarity: str = "cosine"
     margin: float = 0.0
     temperature: float = 0.07
     user_only_share: float = 0.1
@@ -81,7 +86,9 @@ class RetrievalLM(nn.Module):
         self.decoder = None if config.pooling == "encoder_mean" else t5.decoder
         decoder_ids = decoder_ids[:1] if config.pooling == "decoder_first" else decoder_ids  # none sees those behind it
         self.register_buffer("decoder_ids", decoder_ids, persistent=False)
-        self.register_buffer("items", F.normalize(vectors, dim=-1), persistent=False)
+        lengths = vectors.norm(dim=-1, keepdim=True)
+        scale = lengths.clamp(min=EPSILON) if config.similarity == "cosine" else lengths.mean()
+        self.register_buffer("items", vectors / scale, persistent=False)
         flat = width * len(decoder_ids) if config.pooling == "decoder_flat" else width
         sizes = (flat, *config.projection_hidden)
         hidden = [nn.Sequential(nn.Linear(*pair), nn.ReLU(), nn.Dropout(config.projection_dropout))
@@ -95,13 +102,14 @@ class RetrievalLM(nn.Module):
             return 0.0 * self.states(row).sum(), 0
         states = self.states(batch)
         with torch.autocast(states.device.type, enabled=False):
+            if config.loss == "cosine_margin":
+                loss = cosine_margin_loss(states, self.items[targets], self.items[batch["negatives"]], config.margin)
+                return loss, 2 * len(targets)
+            if config.similarity == "cosine":
+                states = F.normalize(states, dim=-1) / config.temperature
             if config.loss == "full_softmax":
-                scaled = F.normalize(states, dim=-1) / config.temperature
-                return full_softmax_loss(scaled, self.items, targets), len(targets)
-            if config.loss == "in_batch":
-                return in_batch_loss(states, self.items[targets], targets, config.temperature), len(targets)
-            loss = cosine_margin_loss(states, self.items[targets], self.items[batch["negatives"]], config.margin)
-            return loss, 2 * len(targets)
+                return full_softmax_loss(states, self.items, targets), len(targets)
+            return in_batch_loss(states, self.items[targets], targets), len(targets)
 
     def states(self, batch: Mapping[str, Tensor]) -> Tensor:
         """``z (B, D)`` float32 from ``input_ids`` and ``attention_mask (B, T)``."""
@@ -123,17 +131,17 @@ def cosine_margin_loss(states: Tensor, positives: Tensor, negatives: Tensor, mar
     return (1 - to_positives).sum() + (to_negatives - margin).clamp(min=0).sum()
 
 
-def in_batch_loss(states: Tensor, positives: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """InfoNCE by cosine, summed over rows: other rows' positives are negatives, but not where the item is one's own.
+def in_batch_loss(states: Tensor, positives: Tensor, targets: Tensor) -> Tensor:
+    """InfoNCE, summed over rows: other rows' positives are negatives, but not where the item is one's own.
 
     Args:
-        states: ``(B, D)``.
+        states: ``(B, D)``, scaled so that dot products are logits.
         positives: ``(B, D)``, the vectors of ``targets (B,)``. In several processes, those of a process's share.
     """
-    cosines = F.normalize(states, dim=-1) @ F.normalize(positives, dim=-1).T / temperature
+    scores = states @ positives.T
     own = torch.arange(len(targets), device=targets.device)
     same = (targets[:, None] == targets) & (own[:, None] != own)
-    return F.cross_entropy(cosines.masked_fill(same, -torch.inf), own, reduction="sum")
+    return F.cross_entropy(scores.masked_fill(same, -torch.inf), own, reduction="sum")
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -215,23 +223,24 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(model.tensors[name]))
     prompter = make_prompter(tokenizer, inputs.identifiers, config.max_items, config.max_tokens)
-    return Ranker(network.to(accelerator.device), prompter, decode.prompt, _grounder(inputs, decode, accelerator, seed),
-                  decode.batch_size, accelerator)
+    return Ranker(network.to(accelerator.device), prompter, decode.prompt,
+                  _grounder(inputs, decode, config.similarity, accelerator, seed), decode.batch_size, accelerator)
 
 
 def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, cases: Cases, inputs: RecommenderInputs,
               accelerator: Accelerator, seed: int) -> dict[str, float]:
     """NDCG and recall of the best ten items that are not in the history; unseen prompts are not chosen by."""
     decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=True)
-    grounder = _grounder(inputs, decode, accelerator, seed)
+    grounder = _grounder(inputs, decode, network.config.similarity, accelerator, seed)
     ranker = Ranker(network, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
     ranked = ranker.rank(examples, cases, "valid").rankings[0].items
     measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
     return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
 
 
-def _grounder(inputs: RecommenderInputs, decode: DecodeParams, accelerator: Accelerator, seed: int) -> Grounder:
-    return make_grounder(inputs.vectors, inputs.split.warm, decode, "cosine", accelerator.device,
+def _grounder(inputs: RecommenderInputs, decode: DecodeParams, similarity: str, accelerator: Accelerator,
+              seed: int) -> Grounder:
+    return make_grounder(inputs.vectors, inputs.split.warm, decode, similarity, accelerator.device,
                          numpy_generator(seed, "items of equal score"))
 
 
@@ -253,10 +262,13 @@ def _decoder_ids(tokenizer: TextTokenizer, length: int, start: int) -> Tensor:
 
 
 def _check(config: Config) -> None:
-    for name, known in (("pooling", POOLINGS), ("loss", LOSSES)):
+    for name, known in (("pooling", POOLINGS), ("loss", LOSSES), ("similarity", SIMILARITIES)):
         if getattr(config, name) not in known:
             raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; "
                              f"known: {', '.join(known)}")
+    if config.loss == "cosine_margin" and config.similarity != "cosine":
+        raise ValueError("params: recommender.retrieval_lm has loss cosine_margin with similarity dot; "
+                         "set similarity=cosine, or loss=full_softmax")
     for name in ("max_items", "max_tokens", "decoder_tokens"):
         if getattr(config, name) < 1:
             raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; expected 1 or more")

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts
-from pipeline_lib.params import compose_tree, params_from_tree
+from pipeline_lib import artifacts, plain_files
+from pipeline_lib.params import check_ablation, compose_tree, params_from_tree
 
-PROJECT, RESULTS, KEPT = Path(), Path("reports/results"), Path("reports/results/runs")
+PROJECT, CONF = Path(), Path("conf")
+RESULTS, KEPT = Path("reports/results"), Path("reports/results/runs")
 LEDGER, COMPARISON = RESULTS / "ledger.csv", RESULTS / "comparison.csv"
 
 OutOption = Annotated[typer.FileTextWrite, typer.Option(encoding="utf-8", atomic=True)]
@@ -36,7 +37,7 @@ def results(metrics: MetricOption = "recall@5,recall@10,recall@20,hit_rate@10,hi
     """Print recorded runs and the papers' figures, a block a protocol: figures of two protocols never share a row."""
     from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows
 
-    tables, names = artifacts.read_tables(RESULTS), metrics.split(",")
+    tables, names = plain_files.read_tables(RESULTS), metrics.split(",")
     rows = recorded_rows(tables.get("ledger", []), names)
     rows += published_rows(tables.get("published", []), groups.split(","))
     rows = [row for row in rows if data is None or row["protocol"].startswith(data)]
@@ -99,8 +100,9 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     methods = list(dict.fromkeys(cell.method for cell in cells))
     if reference is not None and reference not in methods:
         raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
+    _check_ablations(cells)
     if show:
-        outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(Path("conf"), cell.composition)))
+        outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(CONF, cell.composition)))
     else:
         keep_timings(KEPT, PROJECT / WORKSPACE)  # as an interruption left it
         with open_workspace(PROJECT) as workspace:
@@ -110,7 +112,7 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
             run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
             outcomes = find_outcomes(cells, KEPT, compose)
     rows = comparison_rows(outcomes, KEPT, metrics.split(","), reference, numpy_generator(0, "comparison"))
-    artifacts.write_csv(COMPARISON, rows)
+    plain_files.write_csv(COMPARISON, rows)
     typer.echo(format_comparison(rows, metrics.split(","), reference))
 
 
@@ -136,6 +138,15 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
         rankings = artifacts.read_predictions(PROJECT / PREDICTIONS / "test.parquet", len(item_ids))["all"]
         write_export(recommendations, recommendations_table(user_ids, item_ids, rankings, k))
         typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
+
+
+def _check_ablations(cells) -> None:
+    for cell in {(cell.paper, cell.ablation): cell for cell in cells}.values():
+        try:
+            params = params_from_tree(compose_tree(CONF, cell.composition))
+        except ValueError:  # such a cell is a failed one, and does not keep the others from running
+            continue
+        check_ablation(params)
 
 
 def _run_cell(workspace: Path, cell, params):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 from pipeline_lib.records import Rankings
 
 FORMATS = (".csv", ".parquet")
@@ -57,7 +57,7 @@ def write_export(path: Path, table: pa.Table) -> None:
     """
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
-    with artifacts.writing_file(path) as place:
+    with plain_files.writing_file(path) as place:
         if path.suffix == ".csv":
             pa.csv.write_csv(table, place)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_lib import artifacts, records
+from pipeline_lib import artifacts, plain_files, records
 from pipeline_lib.evaluation.groups import lists_of, score_lists
 from pipeline_lib.params import Params, read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
@@ -49,7 +49,7 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", split.num_items)["all"]
     scores = score_lists(lists_of(rankings, split.test, "test"), split.test.targets, params.evaluate.ks).metrics
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    row = run_row(params, artifacts.read_json(folder / METRICS), artifacts.read_json(folder / TOKENIZER), timing,
+    row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
                   count_parameters(folder, params), revision=revision(folder), hardware=describe_hardware(), date=now)
     tree = {"row": row, "params": effective_params(params), "cases": _digest(split.test),
             "timing": timing}
@@ -83,7 +83,7 @@ def keep_timings(kept: Path, folder: Path) -> None:
     measured = _read_json(folder / TIMING)
     made = {outputs_digest(stage): measured[stage.name] for stage in stages
             if stage.name in measured and None not in stage.outs.values()}
-    artifacts.write_json(kept / TIMINGS, made | _read_json(kept / TIMINGS))
+    plain_files.write_json(kept / TIMINGS, made | _read_json(kept / TIMINGS))
 
 
 def count_parameters(folder: Path, params: Params) -> dict[str, int]:
@@ -91,21 +91,21 @@ def count_parameters(folder: Path, params: Params) -> dict[str, int]:
     paths = {f"embed@{source}": folder / EMBED / source / "model" / "model.safetensors"
              for source in params.embed.sources}
     paths |= {"quantize": folder / TOKENS / "tokenizer.safetensors", "finetune": folder / MODEL / "model.safetensors"}
-    return {stage: sum(tensor.size for tensor in artifacts.read_tensors(path).values()) for stage, path in paths.items()
-            if path.exists()}
+    return {stage: sum(tensor.size for tensor in plain_files.read_tensors(path).values())
+            for stage, path in paths.items() if path.exists()}
 
 
 def keep_run(kept: Path, run: FinishedRun) -> None:
     """Put a run among the kept ones, in place of a former one of the same name."""
-    with artifacts.writing_folder(kept / run.name) as place:
-        artifacts.write_json(place / "run.json", run.tree)
-        artifacts.write_table(place / "users.parquet", run.users, run.users.schema)
+    with plain_files.writing_folder(kept / run.name) as place:
+        plain_files.write_json(place / "run.json", run.tree)
+        plain_files.write_table(place / "users.parquet", run.users, run.users.schema)
 
 
 def keep_failure(kept: Path, name: str, error: str) -> None:
     """Remember why a run failed, until it is tried again."""
-    with artifacts.writing_folder(kept / name) as place:
-        artifacts.write_json(place / "run.json", {"error": error})
+    with plain_files.writing_folder(kept / name) as place:
+        plain_files.write_json(place / "run.json", {"error": error})
 
 
 def read_run(kept: Path, name: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def read_users(kept: Path, name: str, metric: str) -> tuple[np.ndarray, np.ndarr
         ValueError: if the run has no such metric.
     """
     path = kept / name / "users.parquet"
-    table = artifacts.read_table(path, pa.schema([("user", pa.int32()), (metric, pa.float32())]))
+    table = plain_files.read_table(path, pa.schema([("user", pa.int32()), (metric, pa.float32())]))
     return table["user"].to_numpy(), table[metric].to_numpy()
 
 
@@ -130,7 +130,7 @@ def outputs_digest(stage: Stage) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return artifacts.read_json(path) if path.exists() else {}
+    return plain_files.read_json(path) if path.exists() else {}
 
 
 def _digest(cases: records.Cases) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 from pipeline_lib.evaluation.protocol import describe_protocol
 from pipeline_lib.params import Params
 
@@ -20,9 +20,9 @@ PRESETS = ("dataset", "paper", "scale", "ablation")
 
 
 def effective_params(params: Params) -> dict[str, Any]:
-    """The parameters that a stage of this run reads: no names of presets, no options of kinds that are not chosen."""
+    """The parameters that a stage of this run reads: no presets, no options of kinds that are not chosen."""
     tree = dataclasses.asdict(params)
-    del tree["preset"]
+    del tree["preset"], tree["ablations"]
     tree["embed"]["options"] = {source: tree["embed"]["options"][source] for source in params.embed.sources}
     return tree
 
@@ -76,7 +76,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_ledger(path: Path) -> list[dict[str, str]]:
     """Rows as text, oldest first; none where there is no ledger yet."""
-    return artifacts.read_tables(path.parent)[path.stem] if path.exists() else []
+    return plain_files.read_tables(path.parent)[path.stem] if path.exists() else []
 
 
 def find_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -95,4 +95,4 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     if old is not None:
         what = f"params {row['params_hash']}, revision {row['revision']}, seed {row['seed']}"
         raise ValueError(f"{path}: this run ({what}) was recorded on {old['date']}; nothing was added")
-    artifacts.write_csv(path, [*rows, row])
+    plain_files.write_csv(path, [*rows, row])

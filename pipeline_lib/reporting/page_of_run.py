@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.params import Params, read_params
 from pipeline_lib.reporting.dag import draw_dag
 from pipeline_lib.reporting.data_sections import codes_section, data_section, reconstruction_section, training_section
@@ -50,8 +50,8 @@ def report_page(folder: Path, results: Path) -> str:
     run = collect_run(folder, results / "runs")
     timing = {name: entry for name, entry in run.tree["timing"].items() if entry}
     catalogue, split = artifacts.read_catalogue(folder / ITEMS), artifacts.read_split(folder / SPLIT)
-    metrics, plots = artifacts.read_json(folder / METRICS), artifacts.read_tables(folder / PLOTS)
-    tables = artifacts.read_tables(results) if results.exists() else {}
+    metrics, plots = plain_files.read_json(folder / METRICS), plain_files.read_tables(folder / PLOTS)
+    tables = plain_files.read_tables(results) if results.exists() else {}
     names = [title or item_id for title, item_id in zip(catalogue.titles, catalogue.item_ids, strict=True)]
     rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
     counts = (len(artifacts.read_user_ids(folder / USERS)), len(artifacts.read_interactions(folder / INTERACTIONS)))
@@ -59,8 +59,8 @@ def report_page(folder: Path, results: Path) -> str:
         run_section(metrics, run_facts(run.tree["row"], _kinds(params))),
         _pipeline_section(folder, stages, timing),
         data_section(catalogue, split, *counts),
-        codes_section(artifacts.read_json(folder / TOKENIZER), plots.get("code_usage", []), final_codes(folder), names,
-                      params.tokenizer.kind),
+        codes_section(plain_files.read_json(folder / TOKENIZER), plots.get("code_usage", []), final_codes(folder),
+                      names, params.tokenizer.kind),
         *_reconstructions(folder, params, names),
         training_section(_training_curves(folder, params)),
         metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
@@ -87,28 +87,28 @@ def _training_curves(folder: Path, params: Params) -> dict[str, Sequence[Mapping
     """Rows an epoch of each stage that was trained."""
     curves: dict[str, Sequence[Mapping[str, Any]]] = {}
     for source in params.embed.sources:
-        curves[f"embed@{source}"] = artifacts.read_json(folder / EMBED / source / "meta.json").get("training", [])
-    curves["quantize"] = artifacts.read_tables(folder / TOKENS).get("training", [])
-    curves["finetune"] = artifacts.read_tables(folder / MODEL).get("training", [])
+        curves[f"embed@{source}"] = plain_files.read_json(folder / EMBED / source / "meta.json").get("training", [])
+    curves["quantize"] = plain_files.read_tables(folder / TOKENS).get("training", [])
+    curves["finetune"] = plain_files.read_tables(folder / MODEL).get("training", [])
     return {stage: rows for stage, rows in curves.items() if rows}
 
 
 def final_codes(folder: Path) -> np.ndarray | None:
     """Codes that training changed win over those of quantize."""
     paths = [path for path in (folder / MODEL / "item_codes.npy", folder / TOKENS / "item_codes.npy") if path.exists()]
-    return artifacts.read_array(paths[0], np.int32) if paths else None
+    return plain_files.read_array(paths[0], np.int32) if paths else None
 
 
 def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list[Section]:
     examples = [example for source in params.embed.sources for example in
-                artifacts.read_json(folder / EMBED / source / "meta.json").get("reconstructions", [])]
+                plain_files.read_json(folder / EMBED / source / "meta.json").get("reconstructions", [])]
     return [reconstruction_section(examples, names)] if examples else []
 
 
 def _figures_section(folder: Path, by_popularity: Sequence[Mapping[str, str]]) -> Section:
     """The figures of reports/figures, drawn from the same tables."""
     rows = [{name: value if name == "group" else float(value) for name, value in row.items()} for row in by_popularity]
-    figures = draw_figures(rows, artifacts.read_tables(folder / MODEL))
+    figures = draw_figures(rows, plain_files.read_tables(folder / MODEL))
     return Section("figures", "Figures", "".join(image(svg, name.removesuffix(".svg").replace("_", " "))
                                                  for name, svg in figures.items()))
 

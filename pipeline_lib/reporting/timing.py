@@ -4,17 +4,19 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 
 
 @contextlib.contextmanager
-def measure_stage(stage: str, path: Path, write: bool = True) -> Iterator[dict[str, float]]:
+def measure_stage(stage: str, path: Path, stages: Collection[str], write: bool = True) -> Iterator[dict[str, float]]:
     """Measure the block and put the result at ``stage`` in the JSON file, beside those of other stages.
 
-    Of several processes only one should ``write``.
+    Args:
+        stages: all stages of this run; what the file holds of others, left by a run with other parameters, goes.
+        write: of several processes only one should.
 
     Yields:
         A dict for counts of one's own, e.g. ``measured["users"] = 2000``: a count of ``x`` also gives ``x_per_second``.
@@ -28,8 +30,9 @@ def measure_stage(stage: str, path: Path, write: bool = True) -> Iterator[dict[s
     rates = {f"{name}_per_second": round(count / max(seconds, 1e-9), 1) for name, count in counts.items()
              if not name.endswith("_per_second")}
     entry = {"seconds": round(seconds, 2), "peak_memory_mib": round(peak_memory_mib(), 1), **counts, **rates}
-    timings = artifacts.read_json(path) if path.exists() else {}
-    artifacts.write_json(path, {**timings, stage: entry})
+    timings = plain_files.read_json(path) if path.exists() else {}
+    kept = {name: values for name, values in timings.items() if name in stages}
+    plain_files.write_json(path, {**kept, stage: entry})
 
 
 def peak_memory_mib() -> float:

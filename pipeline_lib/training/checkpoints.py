@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 
 log = logging.getLogger(__name__)
 CODE = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ class Checkpoints:
         self.folder, self.root = folder, root or folder.parent
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        with artifacts.writing_folder(self.folder) as place:
+        with plain_files.writing_folder(self.folder) as place:
             save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
                       place / "tensors.safetensors")
             (place / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -57,7 +57,7 @@ class Checkpoints:
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         if not (self.folder / "state.json").exists():
             return None
-        return load_file(self.folder / "tensors.safetensors"), artifacts.read_json(self.folder / "state.json")
+        return load_file(self.folder / "tensors.safetensors"), plain_files.read_json(self.folder / "state.json")
 
     def part(self, name: str) -> "Checkpoints":
         """The state of one of several trainings that follow each other under one key."""

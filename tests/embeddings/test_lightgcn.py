@@ -1,18 +1,25 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from pipeline_lib.artifacts import read_tensors, write_embedding
+from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
+from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.embeddings import mf
 from pipeline_lib.embeddings.lightgcn import Config, embed_items, embed_new_items, fold_in
+from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 from tests.embeddings.test_mf import (
     ITEMS_A_BLOCK, OPTIONS, assert_test_targets_are_not_read, block_split, recall_of_held_out, with_unseen_users,
 )
+
+DATASETS = Path(__file__).resolve().parents[2].parent / "shared" / "datasets"
 
 
 def embed(split, folder, seed=0, **options):
@@ -110,3 +117,34 @@ def test_unknown_options_are_refused(tmp_path):
         embed(block_split(), tmp_path, export="layer0")
     with pytest.raises(ValueError, match="layers is -1; expected 0 or more"):
         embed(block_split(), tmp_path, layers=-1)
+
+
+# --- released vectors on real data ----------------------------------------------------------------------------------
+
+
+def released_lastfm():
+    """TokenRec's LightGCN of LastFM: vectors of users and items at layer 0, interactions to train on, test items."""
+    folder = DATASETS / "lastfm"
+    if not folder.exists():
+        pytest.skip(f"needs real data: {folder} is not here")
+    rows = {side: pl.read_csv(folder / f"lightgcn_{side}_rows.tsv", separator="\t") for side in ("user", "item")}
+    vectors = [torch.from_numpy(np.load(folder / f"lightgcn_{side}_embed.npy").astype(np.float32)) for side in rows]
+    log = pl.read_csv(folder / "split.tsv.gz", separator="\t")
+    for side, numbers in rows.items():
+        log = log.join(numbers.rename({"row": side}), on=f"{side}_id")
+    log = log.sort("user", "position")
+    return *vectors, log.filter(pl.col("split") == "train"), log.filter(pl.col("split") == "test")
+
+
+def test_released_vectors_of_lastfm_rank_as_the_sheet_measured_them_before_and_after_propagation():
+    users, items, train, test = released_lastfm()
+    graph = BipartiteGraph(train["user"].to_numpy(), train["item"].to_numpy(), len(users), len(items))
+    user_layers, item_layers = graph.layers(users, items, 3)
+    histories = Ragged.from_rows(train.group_by("user", maintain_order=True).agg("item")["item"].to_list())
+    targets = Ragged.from_rows([[item] for item in test["item"]])
+    found = {}
+    for name, pair in {"ego": (users, items), "mean": (mean_of_layers(user_layers), mean_of_layers(item_layers))}.items():
+        ranked = ground(*pair, 20, excluded=histories)[0]
+        found[name] = np.mean(ranking_metrics(Ragged.from_rows(ranked.tolist()), targets, (20,))["recall@20"])
+    assert found["ego"] == pytest.approx(0.0688, abs=0.001)
+    assert found["mean"] == pytest.approx(0.1486, abs=0.003)

@@ -16,10 +16,10 @@ from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import instruction_lm
 from pipeline_lib.recommenders.instruction_lm import Config, load_ranker, train
 from pipeline_lib.recommenders.instruction_network import InstructionLM
-from pipeline_lib.records import Cases, Catalogue, Identifiers, RecommenderInputs, Split
+from pipeline_lib.records import Catalogue, Identifiers, RecommenderInputs
 from pipeline_lib.sequences.instruction_examples import build_examples
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS = 9
 BACKBONE = Backbone(layers=1, heads=2, width=16, feed_forward=32, vocabulary=300, max_positions=128)
@@ -30,17 +30,8 @@ DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7
 
 
 def inputs_of(codes, sizes):
-    starts = np.random.default_rng(0).integers(0, NUM_ITEMS, size=60)
-    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in starts]
-    users = np.arange(60, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(60, dtype=bool))
-
-    warm = np.arange(NUM_ITEMS) < 6
-    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), warm, np.ones(NUM_ITEMS, dtype=np.int8))
+    walks = circular_walks(np.random.default_rng(0).integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
+    split = split_of(walks, np.arange(NUM_ITEMS) < 6)
     identifiers = Identifiers(codes, sizes)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4, "last"))
     vectors = np.zeros((NUM_ITEMS, 2), dtype=np.float32)
@@ -49,9 +40,13 @@ def inputs_of(codes, sizes):
                              catalogue=Catalogue(names, names, [*names[:-1], ""]))
 
 
+def make_inputs():
+    return inputs_of(np.array(list(product(range(3), range(3))), dtype=np.int32), (3, 4))
+
+
 @pytest.fixture(scope="module")
 def inputs():
-    return inputs_of(np.array(list(product(range(3), range(3))), dtype=np.int32), (3, 4))
+    return make_inputs()
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +54,6 @@ def varying():
     """Identifiers of 1, 2 and 3 codes, of which some begin others."""
     rows = [[0], [0, 0], [0, 1, 2], [1, 2], [1], [2, 1, 0], [2, 1, 1], [2, 1], [2]]
     return inputs_of(Ragged.from_rows(rows).padded(-1), (3, 3, 3))
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
 
 
 def trained(inputs, config, accelerator, folder, training=TRAINING):
@@ -216,25 +206,12 @@ def test_the_result_does_not_depend_on_the_size_of_batches(model, inputs, accele
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
 
 
-def test_equal_seeds_give_equal_bits_also_after_a_kill_in_the_second_phase(inputs, accelerator, tmp_path, monkeypatch):
+def test_equal_seeds_give_equal_bits_also_after_a_kill_in_the_second_phase(inputs, accelerator, train_through_a_kill):
     config = replace(CONFIG, joint_epochs=2, next_epochs=2)
     training = replace(TRAINING, validate_every=1)
-    whole = trained(inputs, config, accelerator, tmp_path / "whole", training)
-    real, calls = instruction_lm._validate, []
-
-    def killed(*given):
-        calls.append(given)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(instruction_lm, "_validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trained(inputs, config, accelerator, tmp_path / "killed", training)
-    again = trained(inputs, config, accelerator, tmp_path / "killed", training)
+    calls = train_through_a_kill(lambda folder: trained(inputs, config, accelerator, folder, training),
+                                 instruction_lm, "_validate", at=4)
     assert len(calls) == 5  # the epochs before the kill are not trained again
-    assert all(np.array_equal(value, again.tensors[name]) for name, value in whole.tensors.items())
-    assert whole.training == again.training
 
 
 def test_the_second_phase_starts_from_the_best_of_the_first_and_sees_no_alignment(inputs, accelerator, tmp_path,

@@ -12,15 +12,14 @@ import torch
 
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.quantizers.collisions import place_in_bucket
-from pipeline_lib.ragged import Ragged
-from pipeline_lib.recommenders import joint_seq2seq, seq2seq
+from pipeline_lib.recommenders import joint_network, joint_seq2seq, seq2seq
 from pipeline_lib.recommenders.joint_seq2seq import Config, load_ranker, train
-from pipeline_lib.records import Cases, RecommenderInputs, Split, TokenizerInputs
+from pipeline_lib.records import RecommenderInputs, TokenizerInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.tokenizers import rqvae
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS, LEVELS, CODEBOOK_SIZE = 24, 2, 6
 SIZES = {"layers": 1, "heads": 2, "head_size": 8, "width": 16, "feed_forward": 32, "dropout": 0.1, "softmax": "level"}
@@ -35,25 +34,13 @@ def inputs():
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
     vectors[3] = vectors[7]  # the same codes, whatever the tokenizer
-    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in generator.integers(0, NUM_ITEMS, size=60)]
-    users = np.arange(60, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(60, dtype=bool))
-
-    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), np.ones(NUM_ITEMS, dtype=bool), np.ones(NUM_ITEMS, dtype=np.int8))
+    walks = circular_walks(generator.integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
+    split = split_of(walks, np.ones(NUM_ITEMS, dtype=bool))
     tokenizer = rqvae.Config(levels=LEVELS, codebook_size=CODEBOOK_SIZE, hidden=(8,), latent=4, epochs=20, batch_size=24)
     identifiers = rqvae.tokenize_items(TokenizerInputs(vectors, vectors, split.train, {}), tokenizer, collisions="suffix",
                                        seed=0)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4))
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
 
 
 @pytest.fixture
@@ -101,7 +88,7 @@ def levels_that_reach(model, gradient_kind):
     reached = []
     for level in range(LEVELS):
         distances = model.tokenizer.quantizer(latents).distances[:, level : level + 1]
-        loss = joint_seq2seq.sequence_item_alignment(item[:, level : level + 1], distances)
+        loss = joint_network.sequence_item_alignment(item[:, level : level + 1], distances)
         reached.append(bool((gradient_of(loss, latents) != 0).any()))
     return reached
 
@@ -113,7 +100,7 @@ def test_every_level_of_the_alignment_reaches_the_sequence_and_only_the_first_wh
 
 def test_a_sequence_that_lies_where_its_item_lies_has_no_divergence(model):
     latents, quantized = model.tokenizer.encode(model.vectors[:5])
-    assert joint_seq2seq.sequence_item_alignment(quantized.distances, model.tokenizer.quantizer(latents).distances) == 0
+    assert joint_network.sequence_item_alignment(quantized.distances, model.tokenizer.quantizer(latents).distances) == 0
 
 
 def test_steps_of_the_recommender_on_the_alignment_alone_bring_the_distributions_together(model, batch):
@@ -123,7 +110,7 @@ def test_steps_of_the_recommender_on_the_alignment_alone_bring_the_distributions
     def divergence():
         latents = model.sequence_latents(model.recommender.states(batch)[0], batch["attention_mask"])[batch["first"]]
         item = model.tokenizer(model.vectors[batch["targets"]])[1].distances
-        return joint_seq2seq.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
+        return joint_network.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
 
     before = divergence().item()
     for _ in range(5):
@@ -167,7 +154,7 @@ def test_the_frozen_tokenizer_passes_the_gradient_of_the_alignment_to_the_encode
     encoded, _ = model.recommender.states(batch)
     latents = model.sequence_latents(encoded, batch["attention_mask"])[batch["first"]]
     item = model.tokenizer(model.vectors[batch["targets"]])[1].distances
-    loss = joint_seq2seq.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
+    loss = joint_network.sequence_item_alignment(item, model.tokenizer.quantizer(latents).distances)
     assert (gradient_of(loss, encoded) != 0).any()
 
 
@@ -176,7 +163,7 @@ def test_the_frozen_recommender_lets_the_contrast_train_the_tokenizers_decoder_a
     preferences = model.preference_adapter(model.recommender.states(batch)[1][batch["first"], 0])
     for part in (model.tokenizer.decoder, model.tokenizer.encoder):
         semantics = model.tokenizer(model.vectors[batch["targets"]])[0]
-        loss = joint_seq2seq.preference_semantic_alignment(preferences, semantics, 0.07)
+        loss = joint_network.preference_semantic_alignment(preferences, semantics, 0.07)
         assert (gradient_of(loss, part[0].weight) != 0).any()
 
 
@@ -274,22 +261,9 @@ def test_codes_change_in_a_tokenizer_epoch_and_are_saved_with_the_model_that_rea
     assert hits == pytest.approx(best, abs=0.05)
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(trained, inputs, accelerator, tmp_path, monkeypatch):
-    original, calls = joint_seq2seq.validate_network, []
-
-    def killed(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(joint_seq2seq, "validate_network", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(inputs, accelerator, tmp_path)
-    resumed = run(inputs, accelerator, tmp_path)
-    assert resumed.training == trained.training
-    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in trained.tensors.items())
-    assert np.array_equal(resumed.item_codes, trained.item_codes)
+def test_a_killed_run_resumes_to_the_same_bytes(trained, inputs, accelerator, train_through_a_kill):
+    train_through_a_kill(lambda folder: run(inputs, accelerator, folder), joint_seq2seq, "validate_network", at=3,
+                         undisturbed=trained)
 
 
 def test_training_both_sides_at_once_refreshes_codes_after_every_epoch(inputs, accelerator, tmp_path):

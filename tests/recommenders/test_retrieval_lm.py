@@ -25,12 +25,12 @@ from pipeline_lib.recommenders.prompted_batches import (
 from pipeline_lib.recommenders.retrieval_lm import (
     Config, RetrievalLM, cosine_margin_loss, in_batch_loss, load_ranker, train,
 )
-from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
+from pipeline_lib.records import Identifiers, RecommenderInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
 from pipeline_lib.sequences.prompts import USER_ONLY
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS, NUM_USERS, LEVELS = 24, 60, (6, 4)
 COLD_ITEM, USER_WITHOUT = 5, 7
@@ -40,8 +40,7 @@ TRAINING = TrainingParams(epochs=24, batch_size=32, learning_rate=0.01, patience
 DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7)
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def make_inputs():
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(NUM_ITEMS, 6)).astype(np.float32)
     codes = np.stack(np.divmod(generator.permutation(NUM_ITEMS), 4), axis=1).astype(np.int32)
@@ -50,24 +49,15 @@ def inputs():
                                .astype(np.int32) for _ in range(2))
     users_valid[USER_WITHOUT] = users_test[USER_WITHOUT] = -1
     identifiers = Identifiers(codes, LEVELS, user_codes={"valid": users_valid, "test": users_test})
-    starts = generator.integers(0, NUM_ITEMS, size=NUM_USERS)
-    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in starts]
-    users = np.arange(NUM_USERS, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(NUM_USERS, dtype=bool))
-
-    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), np.arange(NUM_ITEMS) != COLD_ITEM,
-                  np.ones(NUM_ITEMS, dtype=np.int8))
+    walks = circular_walks(generator.integers(0, NUM_ITEMS, size=NUM_USERS), NUM_ITEMS)
+    split = split_of(walks, np.arange(NUM_ITEMS) != COLD_ITEM)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(10))
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
+def inputs():
+    return make_inputs()
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +223,9 @@ def test_in_batch_loss_leaves_out_rows_with_the_same_item():
     z, items = torch.eye(3)[:, :2] + 0.1, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     wanted = 0.0
     for row, others in ((0, [0, 1]), (1, [0, 1, 2]), (2, [1, 2])):
-        cosines = F.cosine_similarity(z[row], items[others]) / 0.5
-        wanted += (cosines.logsumexp(0) - F.cosine_similarity(z[row], items[row], dim=0) / 0.5).item()
-    assert in_batch_loss(z, items, torch.tensor([4, 8, 4]), 0.5).item() == pytest.approx(wanted, rel=1e-5)
+        scores = items[others] @ z[row]
+        wanted += (scores.logsumexp(0) - items[row] @ z[row]).item()
+    assert in_batch_loss(z, items, torch.tensor([4, 8, 4])).item() == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", retrieval_lm.LOSSES)
@@ -303,22 +293,11 @@ def test_the_same_seed_gives_the_same_model(inputs, accelerator, tmp_path):
     assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
 
 
-def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, train_through_a_kill):
     config = replace(CONFIG, loss="cosine_margin", dropout=0.1)
     training = replace(TRAINING, epochs=4, validate_every=1)
-    whole, begin = run(inputs, accelerator, tmp_path / "whole", config, training), TrainingBatches.begin
-
-    def killed(self, epoch):
-        if epoch == 3:
-            raise KeyboardInterrupt
-        return begin(self, epoch)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TrainingBatches, "begin", killed)
-        run(inputs, accelerator, tmp_path / "cut", config, training)
-    resumed = run(inputs, accelerator, tmp_path / "cut", config, training)
-    assert resumed.training == whole.training
-    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+    train_through_a_kill(lambda folder: run(inputs, accelerator, folder, config, training), TrainingBatches, "begin",
+                         at=3)
 
 
 def test_a_model_is_read_back_from_tensors_and_json_alone(trained, ranker, inputs, accelerator, tmp_path, monkeypatch):
@@ -344,6 +323,25 @@ def test_ranks_are_by_cosine_so_that_lengths_of_vectors_do_not_matter(trained, r
     z = states(ranker, inputs, np.array([4]))
     cosines = F.cosine_similarity(z, torch.from_numpy(inputs.vectors)).numpy()
     assert one.items[4].tolist() == np.argsort(-cosines).tolist()
+
+
+def test_ranks_are_by_dot_product_where_asked(trained, inputs, accelerator):
+    model = replace(trained, config=trained.config | {"similarity": "dot"})
+    stretched = replace(inputs, vectors=inputs.vectors * np.linspace(0.5, 4.0, NUM_ITEMS, dtype=np.float32)[:, None])
+    ranker = load_ranker(model, stretched, DECODE, accelerator=accelerator, seed=0)
+    products = states(ranker, stretched, np.array([4])) @ torch.from_numpy(stretched.vectors).T
+    assert rank(ranker, stretched).items[4].tolist() == np.argsort(-products[0].numpy()).tolist()
+
+
+@pytest.mark.parametrize("loss", ["in_batch", "full_softmax"])
+def test_by_dot_product_the_loss_knows_the_lengths_of_vectors_but_not_their_unit(inputs, tokenizer, batches, loss):
+    config = replace(CONFIG, loss=loss, similarity="dot")
+    batch = batches.collate(next(iter(batches.begin(0))))
+    lengths = np.linspace(0.5, 4.0, NUM_ITEMS, dtype=np.float32)[:, None]
+    plain, again, stretched = (build(replace(inputs, vectors=inputs.vectors * factor), tokenizer, config)(batch)[0].item()
+                               for factor in (1.0, 7.0, lengths))
+    assert again == pytest.approx(plain, rel=1e-4)
+    assert abs(stretched - plain) > 1e-3 * plain
 
 
 def test_items_of_the_history_are_left_out_only_where_asked(trained, ranker, inputs, accelerator):
@@ -417,6 +415,7 @@ def test_a_pretrained_folder_is_trained_on_and_then_needed_no_more(inputs, accel
 @pytest.mark.parametrize(("change", "message"), [
     ({"pooling": "last"}, "pooling is last; known: decoder_flat"),
     ({"loss": "bpr"}, "loss is bpr; known: cosine_margin"),
+    ({"loss": "cosine_margin", "similarity": "dot"}, "loss cosine_margin with similarity dot"),
     ({"temperature": 0.0}, "temperature 0.0"),
     ({"max_items": 0}, "max_items is 0"), ({"max_tokens": 12}, "max_tokens is 12, but the longest template")])
 def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):

@@ -18,10 +18,10 @@ from pipeline_lib.recommenders import scoring_lm
 from pipeline_lib.recommenders.scoring_lm import Config, load_ranker, train, with_answers
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
 from pipeline_lib.recommenders.yes_no_pairs import Pairs
-from pipeline_lib.records import Candidates, Cases, Catalogue, Identifiers, RecommenderInputs, Split
+from pipeline_lib.records import Candidates, Catalogue, Identifiers, RecommenderInputs
 from pipeline_lib.sequences.yes_no_prompts import WORDS
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import split_of
 
 NUM_ITEMS, NUM_USERS = 6, 40
 BACKBONE = Backbone(layers=1, heads=2, width=16, feed_forward=32, vocabulary=400, max_positions=256)
@@ -41,18 +41,10 @@ def embedder_of(texts, words=("YES", "NO")):
     return dict(zip(("embedder", "embedder_json"), save_backbone(lm, tokenizer, BACKBONE, FULL), strict=True))
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def make_inputs():
     rng = np.random.default_rng(0)
     walks = [np.append(rng.permutation(3), rng.integers(0, 3, size=2)) for _ in range(NUM_USERS)]
-    users = np.arange(0, 2 * NUM_USERS, 2, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(NUM_USERS, dtype=bool))
-
-    split = Split(users, Ragged.from_rows([walk[:3] for walk in walks]), cases(3), cases(4),
-                  np.ones(NUM_ITEMS, np.int32), np.ones(NUM_ITEMS, bool), np.ones(NUM_ITEMS, np.int8))
+    split = split_of(walks, np.ones(NUM_ITEMS, dtype=bool), users=np.arange(0, 2 * NUM_USERS, 2, dtype=np.int32))
     drawn = draw_candidates(split, "sampled", negatives=3, users=None, seed=0)
     split = replace(split, candidates={part: Candidates(*arrays) for part, arrays in drawn.items()})
     identifiers = Identifiers(np.array(list(product(range(2), range(3))), dtype=np.int32), (2, 3))
@@ -64,8 +56,8 @@ def inputs():
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
+def inputs():
+    return make_inputs()
 
 
 def trained(inputs, config, accelerator, folder, training=TRAINING):
@@ -236,24 +228,11 @@ def test_texts_are_trained_with_adapters_that_are_merged_and_need_no_codes(input
     assert figures_of(scores, inputs.split.candidates["valid"])["auc"] == pytest.approx(model.training[0]["valid_auc"])
 
 
-def test_equal_seeds_give_equal_bits_also_after_a_kill(inputs, accelerator, tmp_path, monkeypatch):
+def test_equal_seeds_give_equal_bits_also_after_a_kill(inputs, accelerator, train_through_a_kill):
     training = replace(TRAINING, epochs=3, validate_users=20)
-    whole = trained(inputs, CONFIG, accelerator, tmp_path / "whole", training)
-    real, calls = scoring_lm._validate, []
-
-    def killed(*given):
-        calls.append(given)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(scoring_lm, "_validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trained(inputs, CONFIG, accelerator, tmp_path / "killed", training)
-    again = trained(inputs, CONFIG, accelerator, tmp_path / "killed", training)
+    calls = train_through_a_kill(lambda folder: trained(inputs, CONFIG, accelerator, folder, training),
+                                 scoring_lm, "_validate", at=2)
     assert len(calls) == 4 and len(set(calls[0][1].candidates.users)) == 20
-    assert all(np.array_equal(value, again.tensors[name]) for name, value in whole.tensors.items())
-    assert whole.training == again.training
 
 
 def test_test_users_are_never_read_in_training(inputs, accelerator, tmp_path):

@@ -11,11 +11,11 @@ from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, collate
 from pipeline_lib.recommenders.seq2seq import Config, load_ranker, train
-from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
+from pipeline_lib.records import Identifiers, RecommenderInputs
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.sequences.code_tokens import Vocabulary
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS = 9
 CONFIG = Config(layers=1, heads=2, head_size=8, width=16, feed_forward=32, dropout=0.0)
@@ -25,27 +25,12 @@ DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7
 
 @pytest.fixture(scope="module")
 def inputs():
-    generator = np.random.default_rng(0)
-    starts = generator.integers(0, NUM_ITEMS, size=60)
-    walks = [[(start + step) % NUM_ITEMS for step in range(8)] for start in starts]
-    users = np.arange(60, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(60, dtype=bool))
-
-    warm = np.arange(NUM_ITEMS) < 6
-    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), warm, np.ones(NUM_ITEMS, dtype=np.int8))
+    walks = circular_walks(np.random.default_rng(0).integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
+    split = split_of(walks, np.arange(NUM_ITEMS) < 6)
     identifiers = Identifiers(np.array(list(product(range(3), range(3))), dtype=np.int32), (3, 4))
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4, "prefixes", 3))
     vectors = np.zeros((NUM_ITEMS, 2), dtype=np.float32)
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
 
 
 @pytest.fixture(scope="module")

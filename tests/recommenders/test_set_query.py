@@ -19,12 +19,12 @@ from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, singl
 from pipeline_lib.recommenders.set_network import dimension_weights
 from pipeline_lib.recommenders.set_query import Config, add_items, load_ranker, train
 from pipeline_lib.recommenders.set_validation import BETAS, answers_to
-from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split, TokenizerInputs
+from pipeline_lib.records import Identifiers, RecommenderInputs, TokenizerInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
 from pipeline_lib.tokenizers import set as set_tokenizer
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.device import make_accelerator
+from tests.recommenders.conftest import split_of
 
 NUM_ITEMS, NUM_USERS, WIDTH, COLD_ITEM = 24, 48, 16, 5
 CONFIG = Config(layers=1, heads=2, head_size=8, width=WIDTH, feed_forward=32, dropout=0.0)
@@ -39,29 +39,20 @@ def sets_of(vectors, cf_vectors, tokens=2):
                                         set_tokenizer.Config(tokens, WIDTH, (12,)), collisions="none", seed=0)
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def make_inputs():
     generator = np.random.default_rng(0)
     vectors, cf_vectors = (generator.normal(size=(NUM_ITEMS, size)).astype(np.float32) for size in (10, 6))
     starts = generator.integers(6, NUM_ITEMS, size=NUM_USERS)
     walks = [[6 + (start - 6 + step) % 18 for step in range(8)] for start in starts]  # items 0 to 5 are never taken
-    users = np.arange(NUM_USERS, dtype=np.int32)
-
-    def cases(end):
-        return Cases(users, Ragged.from_rows([walk[:end] for walk in walks]),
-                     Ragged.from_rows([[walk[end]] for walk in walks]), np.ones(NUM_USERS, dtype=bool))
-
-    split = Split(users, Ragged.from_rows([walk[:6] for walk in walks]), cases(6), cases(7),
-                  np.ones(NUM_ITEMS, dtype=np.int32), np.arange(NUM_ITEMS) > COLD_ITEM,
-                  np.ones(NUM_ITEMS, dtype=np.int8))
+    split = split_of(walks, np.arange(NUM_ITEMS) > COLD_ITEM)
     identifiers = sets_of(vectors, cf_vectors)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(5))
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, cf_vectors)
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return make_accelerator("fp32")
+def inputs():
+    return make_inputs()
 
 
 def build(inputs, config=CONFIG):
@@ -287,22 +278,10 @@ def test_test_targets_change_nothing(inputs, accelerator, tmp_path):
     assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
 
 
-def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_end(inputs, accelerator, train_through_a_kill):
     config, training = replace(CONFIG, dropout=0.1), replace(SHORT, epochs=3)
-    whole, collate, calls = run(inputs, accelerator, tmp_path / "whole", config, training), TargetRows.collate, []
-
-    def killed(self, rows):
-        calls.append(len(rows))
-        if len(calls) == 14:  # the third epoch, of six batches
-            raise KeyboardInterrupt
-        return collate(self, rows)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TargetRows, "collate", killed)
-        run(inputs, accelerator, tmp_path / "cut", config, training)
-    resumed = run(inputs, accelerator, tmp_path / "cut", config, training)
-    assert resumed.training == whole.training
-    assert all(np.array_equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+    train_through_a_kill(lambda folder: run(inputs, accelerator, folder, config, training), TargetRows, "collate",
+                         at=14)  # in the third epoch, of six batches
 
 
 VARIANTS = {

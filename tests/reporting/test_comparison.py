@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_lib import artifacts
+from pipeline_lib import plain_files
 from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
 from pipeline_lib.reporting.comparison_text import format_comparison, readable_rows
 from pipeline_lib.reporting.finished_run import FinishedRun
@@ -97,7 +97,7 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
     run_grid(GRID, tmp_path, compose, Runs())
     for cell in GRID[:2]:
         path = tmp_path / run_name(compose(cell)) / "run.json"
-        artifacts.write_json(path, artifacts.read_json(path) | {"cases": cell.paper})
+        plain_files.write_json(path, plain_files.read_json(path) | {"cases": cell.paper})
     (good, _) = rows_of(GRID, tmp_path, "plain")
     assert good["recall@10 difference"] == pytest.approx(0.5)  # of seed 2 alone
     with pytest.raises(ValueError, match=r"good, scale demo, seed 1: no mrr; it has recall@10"):
@@ -107,8 +107,8 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
 def test_the_table_reads_the_same_from_its_csv(tmp_path):
     run_grid(GRID, tmp_path / "kept", compose, Runs())
     rows = rows_of(GRID, tmp_path / "kept", "plain")
-    artifacts.write_csv(tmp_path / "comparison.csv", rows)
-    read = artifacts.read_tables(tmp_path)["comparison"]
+    plain_files.write_csv(tmp_path / "comparison.csv", rows)
+    read = plain_files.read_tables(tmp_path)["comparison"]
     assert readable_rows(read, ["recall@10"]) == readable_rows(rows, ["recall@10"])
     text = format_comparison(rows, ["recall@10"], "plain")
     assert "0.7650 ±0.0071" in text and "+0.5000 [+0.5000, +0.5000]" in text and "4.0 (90)" in text

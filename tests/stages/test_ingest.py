@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from stages import ingest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def test_a_csv_becomes_the_tables_worked_by_hand(run, small_table, tmp_path, cap
     assert user_ids == ["a"] and catalogue.item_ids == ["x", "y", "z"]  # b keeps one good rating only
     assert log.to_pydict() == {"user": [0, 0, 0], "item": [1, 0, 2], "timestamp": [1, 3, 5], "rating": [4.0, 5.0, 5.0]}
     assert [record.message for record in caplog.records if "interactions.csv, row 5" in record.message]
-    timing = artifacts.read_json(tmp_path / "timing.json")["ingest"]
+    timing = plain_files.read_json(tmp_path / "timing.json")["ingest"]
     assert timing["interactions"] == 5 and timing["interactions_per_second"] > 0
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from pipeline_lib import artifacts, cli
+from pipeline_lib import artifacts, cli, plain_files
 from pipeline_lib.cli import compose
 from stages import build_sequences, decode, embed, evaluate, finetune, quantize
 from stages import split as split_stage
@@ -114,7 +114,7 @@ def ids_of(printed: str) -> list[str]:
 def test_an_item_is_added_and_recommended_without_training(run, project, sidflow, tmp_path):
     """It was taken by those who took another: it is recommended beside it, to known users and to new ones."""
     folder, split = run("tokenrec"), artifacts.read_split(project.folder / "data/split")
-    items, users = (artifacts.read_table(project.folder / f"data/ingest/{name}.parquet", schema)[f"{name[:-1]}_id"].to_pylist()
+    items, users = (plain_files.read_table(project.folder / f"data/ingest/{name}.parquet", schema)[f"{name[:-1]}_id"].to_pylist()
                     for name, schema in (("items", artifacts.ITEMS), ("users", artifacts.USERS)))
     history = ",".join(items[item] for item in split.train[0][-5:])
     before = ids_of(sidflow(folder, "recommend", "--history", history, "-k", "10"))

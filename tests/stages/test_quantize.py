@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Embedding, Split
 from stages.quantize import main
@@ -27,7 +27,7 @@ def paths(tmp_path) -> dict[str, Path]:
     artifacts.write_embedding(tmp_path / "embed" / "text", Embedding(vectors, {"source": "text"}))
     users, names = np.arange(3, dtype=np.int32), [str(item) for item in range(NUM_ITEMS)]
     items = pa.table({"item": pa.array(range(NUM_ITEMS), pa.int32()), "item_id": names, "title": names, "text": names})
-    artifacts.write_table(tmp_path / "items.parquet", items, artifacts.ITEMS)
+    plain_files.write_table(tmp_path / "items.parquet", items, artifacts.ITEMS)
     cases = Cases(users, Ragged.from_rows([[0], [1], [2]]), Ragged.from_rows([[3], [4], [5]]), users >= 0)
     artifacts.write_split(tmp_path / "split", Split(
         users, cases.histories, cases, cases, np.ones(NUM_ITEMS, np.int32), np.ones(NUM_ITEMS, bool),
@@ -50,21 +50,21 @@ def test_the_stage_writes_codes_metrics_usage_and_timing(paths):
     main(**paths)
     codes = artifacts.read_identifiers(paths["tokens"])
     assert codes.level_sizes[:2] == (8, 8) and len(np.unique(codes.codes, axis=0)) == NUM_ITEMS
-    metrics = artifacts.read_json(paths["metrics"])
+    metrics = plain_files.read_json(paths["metrics"])
     assert metrics["collision_rate"] == 0 and metrics["before_resolution"]["collision_rate"] > 0
     assert metrics["before_resolution"]["level_sizes"] == {"level_0": 8, "level_1": 8}
     assert metrics["reconstruction_error"] > 0
     with paths["plots"].open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["count"]) for row in rows) == NUM_ITEMS * codes.codes.shape[1]
-    assert artifacts.read_json(paths["timing"])["quantize"]["items"] == NUM_ITEMS
+    assert plain_files.read_json(paths["timing"])["quantize"]["items"] == NUM_ITEMS
 
 
 def test_poor_codes_stop_the_stage_after_the_report_is_written(paths):
     write_params(paths["params"], collisions="none", max_collision_rate=0.01)
     with pytest.raises(ValueError, match="tokenizer.max_collision_rate=0.01"):
         main(**paths)
-    assert artifacts.read_json(paths["metrics"])["collision_rate"] > 0.01
+    assert plain_files.read_json(paths["metrics"])["collision_rate"] > 0.01
     assert not paths["tokens"].exists()
 
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import yaml
 
-from pipeline_lib import artifacts
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.interactions.indexing import index_tables
 from stages import split
 
@@ -39,7 +39,7 @@ def test_leave_one_out_is_written_as_the_artifact_says(run, tmp_path):
     assert [items.tolist() for items in written.test.targets] == [[3], [3], [1]]
     assert [items.tolist() for items in written.test.histories] == [[0, 1, 2], [1, 2], [2, 0]]
     assert written.train_count.tolist() == [1, 2, 1, 0] and written.popularity_group.tolist() == [2, 1, 4, 5]
-    assert artifacts.read_json(tmp_path / "timing.json")["split"]["interactions"] == 10
+    assert plain_files.read_json(tmp_path / "timing.json")["split"]["interactions"] == 10
 
 
 def test_a_split_file_in_the_raw_folder_is_used(run, tmp_path):

@@ -1,0 +1,138 @@
+"""Tables, arrays, tensors, JSON and CSV as files: written to a temporary name and renamed, read with checks.
+
+What the files of the pipeline hold is the knowledge of `artifacts`. No pickle is ever read.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MADE_BY = {"ingest": "ingest", "split": "split", "embed": "embed", "tokens": "quantize",
+           "sequences": "build_sequences", "model": "finetune", "predictions": "decode"}
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    table = table.select(schema.names).cast(schema)
+    with writing_file(path) as place:
+        pq.write_table(table, place, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file; columns beyond the schema are kept.
+
+    Raises:
+        FileNotFoundError: naming the stage that makes the file.
+        ValueError: if a column is missing, of another type, or null where a number must stand.
+    """
+    require(path)
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({error})") from error
+    for wanted in schema:
+        if wanted.name not in table.column_names:
+            raise ValueError(f"{path}: column {wanted.name} is missing; found {', '.join(table.column_names)}")
+        found = table.schema.field(wanted.name).type
+        if found != wanted.type:
+            raise ValueError(f"{path}: column {wanted.name} is {found}, expected {wanted.type}")
+        if wanted.name != "rating" and table[wanted.name].null_count:
+            raise ValueError(f"{path}: column {wanted.name} has {table[wanted.name].null_count} empty values")
+    return table.combine_chunks()
+
+
+def read_array(path: Path, dtype: type) -> np.ndarray:
+    require(path)
+    array = np.load(path, allow_pickle=False)
+    if array.dtype != dtype:
+        raise ValueError(f"{path}: {array.dtype} values, expected {np.dtype(dtype)}")
+    return array
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Save NumPy arrays or torch tensors as safetensors."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+              for name, value in tensors.items()}
+    with writing_file(path) as place:
+        save_file(arrays, place)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    require(path)
+    return load_file(path)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    with writing_file(path) as place:
+        place.write_text(json.dumps(tree, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    require(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line a row; the columns are those of all rows, in order of first appearance, and absent values are empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with writing_file(path) as place, place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """The CSV files of a folder by name, rows as text."""
+    require(folder)
+    tables = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    return tables
+
+
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield place
+        os.replace(place, path)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder``, in place of what was there, when the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(place, folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def require(path: Path) -> None:
+    """Refuse a path where nothing is, naming the stage that makes it."""
+    if not path.exists():
+        stage = next((MADE_BY[part] for part in reversed(path.parts) if part in MADE_BY), None)
+        hint = f"; stage {stage} makes it: run `dvc repro {stage}`" if stage else ""
+        raise FileNotFoundError(f"{path}: no such file{hint}")

@@ -1,0 +1,63 @@
+"""Training in two processes: both end with one model, whose losses are those of one process."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.device import make_accelerator
+from tests.recommenders import test_instruction_lm as instruction
+from tests.recommenders import test_retrieval_lm as retrieval
+from tests.recommenders import test_scoring_lm as scoring
+from tests.recommenders import test_set_query as sets
+
+RUNS = {  # toy data, options and training of a test file; without dropout, which each process draws for itself
+    "retrieval_lm": (retrieval, retrieval.CONFIG, replace(retrieval.TRAINING, epochs=3, validate_every=1)),
+    "retrieval_lm, negatives": (retrieval, replace(retrieval.CONFIG, loss="cosine_margin"),
+                                replace(retrieval.TRAINING, epochs=3, validate_every=1)),
+    "set_query": (sets, sets.CONFIG, replace(sets.TRAINING, epochs=3, validate_every=1)),
+    "instruction_lm": (instruction, replace(instruction.CONFIG, joint_epochs=2, next_epochs=2),
+                       replace(instruction.TRAINING, validate_every=1)),
+    "scoring_lm": (scoring, scoring.CONFIG, replace(scoring.TRAINING, epochs=3, validate_users=20)),
+}
+
+
+def run(name: str, folder: Path):
+    module, config, training = RUNS[name]
+    return module.train(module.make_inputs(), config, training, checkpoints=Checkpoints(folder / "run"),
+                        accelerator=make_accelerator("fp32"), seed=0)
+
+
+def digest(model) -> str:
+    tensors = sorted(model.tensors.items())
+    return hashlib.sha256(b"".join(np.ascontiguousarray(value).tobytes() for _, value in tensors)).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_train_one_model_as_one_process_does(tmp_path, name):
+    alone = run(name, tmp_path / "alone")
+    root, env = Path(__file__).resolve().parents[2], os.environ | {"SIDFLOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
+               "tests.recommenders.test_two_processes", name, str(tmp_path)]
+    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == two
+    for together, row in zip(one["training"], alone.training, strict=True):
+        assert together["train_loss"] == pytest.approx(row["train_loss"], rel=1e-3)
+
+
+if __name__ == "__main__":  # one of the two processes
+    target = Path(sys.argv[2])
+    trained = run(sys.argv[1], target / "together")
+    assert os.environ["WORLD_SIZE"] == "2"
+    result = {"training": trained.training, "digest": digest(trained)}
+    (target / f"{os.environ['RANK']}.json").write_text(json.dumps(result))
