@@ -17,6 +17,12 @@ TINY = ["tokenizer.rqvae.epochs=3", "tokenizer.rqvae.codebook_size=16", "tokeniz
         "recommender.instruction_lm.joint_epochs=1"]
 
 
+def tiny(*overrides: str) -> list[str]:
+    """Overrides over small sizes; TIGER where they name no paper."""
+    named = any(override.startswith("paper=") for override in overrides)
+    return [*([] if named else ["paper=tiger"]), *TINY, *overrides]
+
+
 class Project:
     """A git and DVC repository of its own, with its own cache and checkpoints."""
 
@@ -44,7 +50,7 @@ class Project:
         return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
     def compose(self, *overrides: str) -> None:
-        self.run(sys.executable, "-m", "pipeline_lib.cli", "params", *TINY, *overrides)
+        self.run(sys.executable, "-m", "pipeline_lib.cli", "params", *tiny(*overrides))
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
@@ -52,10 +58,11 @@ class Project:
 
 
 def copy_project(folder: Path) -> Project:
-    """The files that git tracks, or would, as they are in the working tree, with a smaller demo shop."""
+    """The files that git tracks, or would, as they are in the working tree, with a smaller demo shop and no recorded runs."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml"):
+        recorded = name.startswith("reports/results/") and not name.endswith("published.csv")
+        if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml") and not recorded:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     recipe = folder / "data/raw/demo/shop.yaml"

@@ -48,7 +48,7 @@ def wait_for_workers(project) -> None:
 
 
 def queue(project, *overrides: str) -> None:
-    sizes = ["dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30", *overrides]
+    sizes = ["paper=tiger", "dataset=own", "tokenizer.rqvae.codebook_size=8", "decode.beam_size=30", *overrides]
     overrides = [*(o for o in TINY if "codebook" not in o), *sizes]
     project.run("dvc", "exp", "run", "--queue", *sum((["-S", o] for o in overrides), []))
 
@@ -101,7 +101,7 @@ def commands_of(page: str) -> list[str]:
 
 def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
     write_own_data(restored.folder / "shop")
-    sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.rqvae.codebook_size=8", "tokenizer.rqkmeans.codebook_size=8"]
+    sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.kmeans.codebook_size=8", "tokenizer.rqkmeans.codebook_size=8"]
     said = ""
     for command in commands_of("own-data.md"):
         more = [part for o in sizes for part in ("-S", o)] if command.startswith("dvc exp run") else []

@@ -22,22 +22,30 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, log: bool = False
             axes.set(xscale="log", yscale="log")
         if len(lines) > 1:
             axes.legend(fontsize=8)
-    return _chart(draw, x, y)
+    return _chart([draw], x, y)
 
 
 def bar_chart(labels: Sequence[str], bars: Mapping[str, Sequence[float]], *, x: str, y: str) -> bytes:
     """Groups of bars side by side, one a name of ``bars``, each with its value above it."""
-    def draw(axes) -> None:
+    return bar_charts(labels, {"": bars}, x=x, y=y)
+
+
+def bar_charts(labels: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, y: str) -> bytes:
+    """``bar_chart`` once a panel, beside each other under their names."""
+    def draw(axes, title: str, bars: Mapping[str, Sequence[float]]) -> None:
         width = 0.8 / len(bars)
         for place, (name, values) in enumerate(bars.items()):
             at = [index + (place - (len(bars) - 1) / 2) * width for index in range(len(labels))]
             drawn = axes.bar(at, values, width, label=name, color=GREYS[place % len(GREYS)], edgecolor="black",
                              hatch=HATCHES[place % len(HATCHES)], linewidth=0.7)
-            axes.bar_label(drawn, fmt="%.3g", fontsize=7)
+            axes.bar_label(drawn, fmt="%.3g", fontsize=7, rotation=90 if len(bars) > 3 else 0, padding=2)
+        axes.margins(y=0.18)  # room for the upright values
         axes.set_xticks(range(len(labels)), labels, fontsize=8)
+        if title:
+            axes.set_title(title, fontsize=9)
         if len(bars) > 1:
             axes.legend(fontsize=8)
-    return _chart(draw, x, y)
+    return _chart([lambda axes, title=title, bars=bars: draw(axes, title, bars) for title, bars in panels.items()], x, y)
 
 
 def draw_svg(*panels: Callable[[Any], None], size: tuple[float, float] = (5.5, 4.5)) -> bytes:
@@ -59,9 +67,11 @@ def draw_svg(*panels: Callable[[Any], None], size: tuple[float, float] = (5.5, 4
     return image.getvalue()
 
 
-def _chart(draw: Callable[[Any], None], x: str, y: str) -> bytes:
-    def panel(axes) -> None:
-        draw(axes)
-        axes.set(xlabel=x, ylabel=y)
-        axes.spines[["top", "right"]].set_visible(False)
-    return draw_svg(panel, size=(6.2, 3.4))
+def _chart(draws: Sequence[Callable[[Any], None]], x: str, y: str) -> bytes:
+    def panel(draw: Callable[[Any], None]) -> Callable[[Any], None]:
+        def drawn(axes) -> None:
+            draw(axes)
+            axes.set(xlabel=x, ylabel=y)
+            axes.spines[["top", "right"]].set_visible(False)
+        return drawn
+    return draw_svg(*map(panel, draws), size=(6.2, 3.4))

@@ -83,6 +83,8 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
             overrides: Annotated[list[str] | None, typer.Option("--set", "-S", help="key=value for every run.")] = None,
             reference: Annotated[str | None, typer.Option(help="The method to test the others against.")] = None,
             metrics: MetricOption = "recall@10,ndcg@10",
+            chart: Annotated[typer.FileTextWrite | None, typer.Option(
+                encoding="utf-8", atomic=True, help="An SVG of the first metric by popularity of the target.")] = None,
             show: Annotated[bool, typer.Option("--show", help="Run nothing; show what is there.")] = False) -> None:
     """Run presets x data sets x ablations x seeds, one after the other, and compare them over users and seeds.
 
@@ -114,6 +116,23 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     rows = comparison_rows(outcomes, KEPT, metrics.split(","), reference, numpy_generator(0, "comparison"))
     plain_files.write_csv(COMPARISON, rows)
     typer.echo(format_comparison(rows, metrics.split(","), reference))
+    if chart is not None:
+        chart.write(_popularity_chart(outcomes, metrics.split(",")[0]))
+        typer.echo(f"wrote {chart.name}")
+
+
+def _popularity_chart(outcomes, metric: str) -> str:
+    """A panel a protocol."""
+    from pipeline_lib.reporting.charts import bar_charts
+    from pipeline_lib.reporting.results_table import POPULARITY_AXIS, POPULARITY_GROUPS, popularity_bars
+
+    rows = [outcome.tree["row"] for outcome in outcomes if outcome.tree]
+    panels = {protocol: popularity_bars([row for row in rows if row["protocol"] == protocol], metric)
+              for protocol in dict.fromkeys(row["protocol"] for row in rows)}
+    panels = {protocol: bars for protocol, bars in panels.items() if bars}
+    if not panels:
+        raise ValueError(f"--chart: none of these runs has {metric} by popularity")
+    return bar_charts(POPULARITY_GROUPS, panels, x=POPULARITY_AXIS, y=metric).decode()
 
 
 def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet file for item_id and codes.")] = None,

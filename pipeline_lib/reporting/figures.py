@@ -9,13 +9,22 @@ ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
 
 
 def draw_figures(popularity: Sequence[Mapping[str, Any]], tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
-    """File name -> SVG: recall by popularity, and what a model's tables hold beside the training loss.
+    """File name -> SVG: recall by popularity, and those of the model.
 
     Args:
         popularity: rows ``group`` with their metrics, the most popular items first.
+        tables: as for draw_model_figures.
+    """
+    return {"recall_by_popularity.svg": draw_svg(lambda axes: _draw_groups(axes, popularity)), **draw_model_figures(tables)}
+
+
+def draw_model_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
+    """File name -> SVG: what a model's tables hold beside the training loss; empty for most models.
+
+    Args:
         tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), as they stand in the model's folder.
     """
-    figures = {"recall_by_popularity.svg": draw_svg(lambda axes: _draw_groups(axes, popularity))}
+    figures = {}
     if tables.get("alignment"):
         figures["states.svg"] = draw_svg(lambda axes: _draw_states(axes, tables["alignment"]))
     curves = {name: [(float(row["epoch"]), float(row[name])) for row in tables.get("training", ()) if row.get(name)]

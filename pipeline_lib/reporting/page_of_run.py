@@ -10,7 +10,7 @@ from pipeline_lib import artifacts, plain_files
 from pipeline_lib.params import Params, read_params
 from pipeline_lib.reporting.dag import draw_dag
 from pipeline_lib.reporting.data_sections import codes_section, data_section, reconstruction_section, training_section
-from pipeline_lib.reporting.figures import draw_figures
+from pipeline_lib.reporting.figures import draw_model_figures
 from pipeline_lib.reporting.finished_run import (
     EMBED,
     METRICS,
@@ -64,7 +64,7 @@ def report_page(folder: Path, results: Path) -> str:
         *_reconstructions(folder, params, names),
         training_section(_training_curves(folder, params)),
         metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
-        _figures_section(folder, plots.get("recall_by_popularity", [])),
+        *_figures(folder),
         comparison_section(run.tree["row"], *(tables.get(name, []) for name in ("ledger", "published", "comparison"))),
         examples_section(catalogue, split.test, rankings),
         timing_section(timing, describe_hardware()),
@@ -105,12 +105,11 @@ def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list
     return [reconstruction_section(examples, names)] if examples else []
 
 
-def _figures_section(folder: Path, by_popularity: Sequence[Mapping[str, str]]) -> Section:
-    """The figures of reports/figures, drawn from the same tables."""
-    rows = [{name: value if name == "group" else float(value) for name, value in row.items()} for row in by_popularity]
-    figures = draw_figures(rows, plain_files.read_tables(folder / MODEL))
-    return Section("figures", "Figures", "".join(image(svg, name.removesuffix(".svg").replace("_", " "))
-                                                 for name, svg in figures.items()))
+def _figures(folder: Path) -> list[Section]:
+    """The figures of the model, where it has any, drawn from its tables."""
+    figures = draw_model_figures(plain_files.read_tables(folder / MODEL))
+    images = "".join(image(svg, name.removesuffix(".svg").replace("_", " ")) for name, svg in figures.items())
+    return [Section("figures", "Figures of the model", images)] if figures else []
 
 
 def _kinds(params: Params) -> str:

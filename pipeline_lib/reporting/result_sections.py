@@ -12,7 +12,7 @@ from pipeline_lib.reporting.charts import bar_chart
 from pipeline_lib.reporting.comparison_text import readable_rows
 from pipeline_lib.reporting.ledger import PRESETS, find_row
 from pipeline_lib.reporting.page import Section, bullets, image, paragraph, table
-from pipeline_lib.reporting.results_table import method_name, same_data
+from pipeline_lib.reporting.results_table import POPULARITY_AXIS, method_name, same_data
 
 EXAMPLE_USERS, EXAMPLE_HISTORY, EXAMPLE_ITEMS = 10, 8, 10
 
@@ -42,7 +42,7 @@ def metrics_section(metrics: Mapping[str, Any], by_popularity: Sequence[Mapping[
     if by_popularity:
         body += image(bar_chart([f"{row['group']} ({row['users']})" for row in by_popularity],
                                 {recall: [float(row[recall]) for row in by_popularity]},
-                                x="popularity group of the target, 1 the most popular (users)", y=recall),
+                                x=f"{POPULARITY_AXIS} (users)", y=recall),
                       f"{recall} by popularity of the target.")
     if by_history:
         body += image(bar_chart([f"{history_name(int(row['history']))} ({row['users']})" for row in by_history],

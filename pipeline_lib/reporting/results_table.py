@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 PREFIX = "test/all/"
+POPULARITY_AXIS = "popularity group of the target, 1 the most popular"
+POPULARITY_GROUPS = ("1", "2", "3", "4", "5")
 
 
 def method_name(row: Mapping[str, str]) -> str:
@@ -39,6 +42,19 @@ def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -
              "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']}",
              **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
             for row in ledger]
+
+
+def popularity_bars(ledger: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
+    """Method -> the metric in each of POPULARITY_GROUPS, the most popular targets first; the mean of its rows.
+
+    Runs without targets in one of the groups, or without the metric, are left out.
+    """
+    values: dict[str, list[list[float]]] = {}
+    for row in ledger:
+        figures = [row.get(f"test/popularity_{group}/{metric}", "") for group in POPULARITY_GROUPS]
+        if "" not in figures:
+            values.setdefault(method_name(row), []).append([float(figure) for figure in figures])
+    return {method: [sum(column) / len(column) for column in zip(*runs, strict=True)] for method, runs in values.items()}
 
 
 def format_results(rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> str:

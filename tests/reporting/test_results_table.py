@@ -2,9 +2,10 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows, same_data
+from pipeline_lib.reporting.results_table import format_results, popularity_bars, published_rows, recorded_rows, same_data
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "reports" / "results" / "published.csv"
 IDENTITY = ("source", "table", "row", "data", "group", "protocol", "metric")
@@ -47,6 +48,14 @@ def test_impossible_columns_are_left_out_and_misprints_marked(published):
         values = [value for _, value in sorted(values)]
         assert values == sorted(values) or "all held-out targets" in key[5], key
     assert {row["value"] for row in published if row["note"].startswith("misprint: ten times")} == {"0.5234", "0.3336"}
+
+
+def test_bars_by_popularity_are_means_over_the_runs_of_a_method_that_have_every_group():
+    row = {"paper": "tiger", "ablation": "none", **{f"test/popularity_{group}/recall@10": 0.1 * group for group in range(1, 6)}}
+    higher = row | {"test/popularity_1/recall@10": "0.3"}  # as the ledger has it: text
+    sparse = row | {"paper": "mf", "test/popularity_5/recall@10": ""}
+    bars = popularity_bars([row, higher, sparse], "recall@10")
+    assert list(bars) == ["tiger"] and np.allclose(bars["tiger"], [0.2, 0.2, 0.3, 0.4, 0.5])
 
 
 def test_two_protocols_never_share_a_row_or_a_block(published):

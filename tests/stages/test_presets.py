@@ -11,9 +11,8 @@ import yaml
 
 from pipeline_lib import artifacts, cli, plain_files
 from pipeline_lib.cli import compose
-from stages import build_sequences, decode, embed, evaluate, finetune, quantize
-from stages import split as split_stage
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, tiny
+from tests.stages.whole_run import run_stages
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
 OTHERS = {
@@ -33,40 +32,11 @@ def run(project, tmp_path_factory):
     def run_variant(name: str) -> Path:
         if name not in done:
             done[name] = tmp_path_factory.mktemp(name)
-            run_stages(done[name], VARIANTS[name], project.folder)
+            data = project.folder / "data"
+            run_stages(done[name], tiny(*VARIANTS[name]), data / "raw/demo", done=data)
         return done[name]
 
     return run_variant
-
-
-def run_stages(folder: Path, overrides: list[str], project: Path) -> None:
-    tree = yaml.safe_load(compose([*TINY, *overrides]))
-    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
-    data = folder / "data"
-    data.mkdir()
-    (data / "ingest").symlink_to(project / "data" / "ingest")
-    common = {"timing": folder / "timing.json", "params": folder / "params.yaml"}
-    if tree["split"]["candidates"]["source"] is None:
-        (data / "split").symlink_to(project / "data" / "split")
-    else:
-        tables = (data / "ingest" / f"{name}.parquet" for name in ("interactions", "items", "users"))
-        split_stage.main(*tables, project / "data/raw/demo", data / "split", **common)
-    items, split = data / "ingest/items.parquet", data / "split"
-    for source in tree["embed"]["sources"]:
-        embed.main(source, items, split, data / "embed" / source, **common)
-    vectors, cf_vectors = (data / "embed" / tree["tokenizer"][key] for key in ("source", "cf_source"))
-    quantize.main(vectors, cf_vectors, split, items, data / "tokens", folder / "tokenizer.json", folder / "usage.csv", **common)
-    build_sequences.main(split, items, data / "tokens", data / "sequences", **common)
-    inputs = (data / "sequences", data / "tokens", vectors, cf_vectors, split)
-    finetune.main(*inputs, data / "model", **common)
-    decode.main(data / "model", *inputs, data / "predictions", **common)
-    evaluate.main(data / "predictions", split, data / "tokens", data / "model", folder / "metrics.json",
-                  folder / "popularity.csv", folder / "history.csv", folder / "figures", **common)
-
-
-@pytest.fixture(autouse=True)
-def checkpoints(monkeypatch, tmp_path):
-    monkeypatch.setenv("SIDFLOW_CHECKPOINTS", str(tmp_path / "checkpoints"))
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != SCORING])
@@ -153,7 +123,7 @@ def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp
 
 
 def test_every_kind_of_every_axis_is_in_some_variant():
-    trees = [yaml.safe_load(compose([*TINY, *overrides])) for overrides in VARIANTS.values()]
+    trees = [yaml.safe_load(compose(tiny(*overrides))) for overrides in VARIANTS.values()]
     for axis in ("tokenizer", "recommender"):
         blocks = {name for name, value in trees[0][axis].items() if isinstance(value, dict)}
         assert blocks == {tree[axis]["kind"] for tree in trees}
