@@ -1,5 +1,6 @@
 """Measure ranked items (groups, baselines, code level, rows for the plots), or the scores of candidates."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_stage
-from pipeline_lib.evaluation.groups import history_rows, popularity_rows
+from pipeline_lib.evaluation.groups import history_rows, popularity_rows, share_in_history
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
 from pipeline_lib.evaluation.protocol import describe_protocol
 from pipeline_lib.evaluation.scoring import scoring_tree
@@ -17,6 +18,7 @@ from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.variants import load_params
 
+logger = logging.getLogger(__name__)
 PathOption = Annotated[Path, typer.Option()]
 
 
@@ -40,6 +42,10 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
             return
         ranked = {part: artifacts.read_predictions(predictions / f"{part}.parquet", held.num_items)
                   for part in ("test", "valid")}
+        refused = share_in_history(held.test) if config.decode.filter_history else 0.0
+        if refused > 0:
+            logger.warning("%.1f%% of the test targets stand in their user's history, which the lists leave out; "
+                           "set decode.filter_history=false where things are taken again", 100 * refused)
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
         plain_files.write_json(metrics, metrics_tree(run, evaluation, decoded))

@@ -129,3 +129,13 @@ def history_rows(scores: GroupScores, history_lengths: np.ndarray) -> list[dict[
     rows = [{"history": shortest, **scores.only(bucket_of == bucket).means()}
             for bucket, shortest in enumerate(HISTORY_BUCKETS)]
     return [row for row in rows if row["users"]]
+
+
+def share_in_history(cases: Cases) -> float:
+    """The share of targets that stand in their own user's history: no list without the history can hit them."""
+    if len(cases.targets.values) == 0:
+        return 0.0
+    rows = (cases.histories, cases.targets)
+    width = 1 + max(int(part.values.max(initial=0)) for part in rows)
+    known, wanted = (part.row_of_value * width + part.values for part in rows)
+    return float(np.isin(wanted, known).mean())

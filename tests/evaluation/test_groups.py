@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.evaluation.groups import (history_rows, lists_of, popularity_rows, restrict_targets, score_groups,
+from pipeline_lib.evaluation.groups import (history_rows, lists_of, popularity_rows, restrict_targets, score_groups, share_in_history,
                                             score_lists)
 from pipeline_lib.evaluation.ranking import mean_metrics, ranking_metrics
 from pipeline_lib.ragged import Ragged
@@ -136,3 +136,11 @@ def test_rows_of_the_history_plot_hold_every_user_once():
         [(0, 1, 1.0), (1, 2, 1.0), (3, 2, 1.0), (5, 1, 0.0), (10, 1, 0.0), (20, 1, 0.0), (50, 2, 0.0)]
     assert mean_metrics(ranking_metrics(ranked, targets, (1,)))["recall@1"] == \
         sum(row["users"] * row["recall@1"] for row in rows) / 10
+
+
+def test_targets_that_their_user_had_before_are_counted():
+    histories = Ragged.from_rows([[1, 2, 9], [2], [], [0, 0]])
+    targets = Ragged.from_rows([[9, 3], [1], [5], [0]])  # 9 and 0 of five; 1 is known to another user only
+    cases = Cases(np.arange(4), histories, targets, np.ones(4, dtype=bool))
+    assert share_in_history(cases) == pytest.approx(2 / 5)
+    assert share_in_history(cases.take(np.array([], dtype=int))) == 0

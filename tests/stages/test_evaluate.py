@@ -75,6 +75,16 @@ def test_the_stage_writes_metrics_plots_and_timing(paths):
     assert json.loads(paths["timing"].read_text(encoding="utf-8"))["evaluate"]["users"] == 2 * NUM_USERS
 
 
+def test_targets_that_filtering_refuses_are_counted_in_a_warning(paths, caplog):
+    main(**paths)
+    assert "of the test targets stand in their user's history" in caplog.text
+    caplog.clear()
+    text = paths["params"].read_text(encoding="utf-8")
+    paths["params"].write_text(text.replace("filter_history: true", "filter_history: false"), encoding="utf-8")
+    main(**paths)
+    assert "history" not in caplog.text
+
+
 def test_equal_inputs_give_equal_files(paths):
     contents = []
     for _ in range(2):
