@@ -73,14 +73,18 @@ def check(overrides: Annotated[list[str] | None,
 
 
 @app.command("show")
-def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3, k: int = 5) -> None:
+def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3,
+         k: Annotated[int, typer.Option("-k", "--k", help="Items a user.")] = 5) -> None:
     """Print the metrics of the last run and some users' recommendations, with titles."""
     from pipeline_lib.reporting.recommendations import format_metrics, format_recommendations
 
+    metrics = plain_files.read_json(METRICS)
+    typer.echo(format_metrics(metrics))
+    if "scoring" in metrics:  # candidates were scored: there are no lists
+        return
     catalogue, split = artifacts.read_catalogue(ITEMS), artifacts.read_split(SPLIT)
     rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
     chosen = split.test.users[np.linspace(0, len(split.test) - 1, num=min(users, len(split.test)), dtype=int)]
-    typer.echo(format_metrics(plain_files.read_json(METRICS)))
     typer.echo(format_recommendations(catalogue, split.test, rankings, chosen.tolist(), k))
 
 
@@ -99,7 +103,11 @@ def add_data(folder: Path,
     if not preset.exists():
         _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
         typer.echo(f"wrote {preset}: look there at what makes up an item's title and text, and set filters and split")
-    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], check=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        shutil.rmtree(place)
+        raise ValueError(f"`dvc add {place}` failed, and the copy was removed: {' '.join(done.stderr.split()) or 'no message'}")
     typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
 
 
@@ -126,9 +134,13 @@ def check_options(config) -> None:
     """What each stage otherwise finds when it starts: options of the chosen kinds, and whether there is text to embed."""
     from pipeline_lib.variants import embedding_for, recommender_for, tokenizer_for
 
-    if "text" in config.embed.sources and not config.ingest.text:
-        raise ValueError("params: embed.sources names text, but ingest.text is empty: name there the attributes that make "
-                         f"up an item's text in {config.ingest.path}, or take a source that needs no text")
+    texts = {"text": config.ingest.text,
+             "dense": config.ingest.text or config.ingest.title or config.embed.options["dense"].values.get("shown")}
+    for source, found in texts.items():
+        if source in config.embed.sources and not found:
+            raise ValueError(f"params: embed.sources names {source}, but ingest.text is empty: name there the attributes that "
+                             f"make up an item's text in {config.ingest.path}, or take a source that needs no text, such as "
+                             "paper=lightgcn or paper=tiger_sas")
     for source in config.embed.sources:
         config.embed.options[source].parse(embedding_for(source).Config)
     config.tokenizer.options.parse(tokenizer_for(config.tokenizer.kind).Config)

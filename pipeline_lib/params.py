@@ -166,6 +166,11 @@ def read_params(path: Path) -> Params:
         FileNotFoundError: if there is no such file.
         ValueError: naming the first key that is unknown, missing or of another type.
     """
+    return params_from_tree(read_tree(path))
+
+
+def read_tree(path: Path) -> Mapping[str, Any]:
+    """The mapping that a params.yaml holds, not looked into."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no parameters; run `sidflow params` to compose them from conf/")
     try:
@@ -174,7 +179,7 @@ def read_params(path: Path) -> Params:
         raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path}: expected a mapping of parameters, found {type(tree).__name__}")
-    return params_from_tree(tree)
+    return tree
 
 
 def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:

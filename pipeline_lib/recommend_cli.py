@@ -28,6 +28,8 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
     """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
     if (user is None) == (history is None):
         raise ValueError("give either --user or --history")
+    if k < 1:
+        raise ValueError(f"-k {k}: ask for 1 or more items")
     catalogue = artifacts.read_catalogue(ITEMS)
     added = artifacts.read_added_items(ADDED, len(catalogue))
     if user is not None:
@@ -38,6 +40,8 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
         place, known = (item, catalogue) if item < len(catalogue) else (item - len(catalogue), added[0])
         new = "" if known is catalogue else "  (new)"
         typer.echo(f"{rank:3d}  {score:8.3f}  {known.item_ids[place]}  {known.titles[place]}{new}")
+    if len(items) < k:
+        typer.echo(f"only {len(items)} of {k}: the lists of the last run have no more; set decode.top_k and decode.beam_size", err=True)
 
 
 @items_app.command("add")

@@ -78,6 +78,17 @@ class Split:
     def num_items(self) -> int:
         return len(self.train_count)
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """``warm`` and ``cold`` items as masks ``(N,)``, to rank among them.
+
+        A cold item is held out for somebody but not trained on; one that a given split does not list at all is neither.
+        """
+        held = np.zeros(self.num_items, dtype=bool)
+        for cases in (self.valid, self.test):
+            held[cases.histories.values] = held[cases.targets.values] = True
+        return {"warm": self.warm, "cold": held & ~self.warm}
+
 
 @dataclass(frozen=True)
 class Embedding:

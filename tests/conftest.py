@@ -17,10 +17,15 @@ TINY = ["tokenizer.rqvae.epochs=3", "tokenizer.rqvae.codebook_size=16", "tokeniz
         "recommender.instruction_lm.joint_epochs=1"]
 
 
-def tiny(*overrides: str) -> list[str]:
-    """Overrides over small sizes; TIGER where they name no paper."""
+def with_paper(*overrides: str) -> list[str]:
+    """Overrides, and TIGER where they name no paper."""
     named = any(override.startswith("paper=") for override in overrides)
-    return [*([] if named else ["paper=tiger"]), *TINY, *overrides]
+    return [*([] if named else ["paper=tiger"]), *overrides]
+
+
+def tiny(*overrides: str) -> list[str]:
+    """The same over small sizes."""
+    return with_paper(*TINY, *overrides)
 
 
 class Project:

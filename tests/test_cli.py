@@ -51,7 +51,7 @@ def test_params_are_composed_from_groups_and_keys(sidflow):
     assert sidflow("params", "scale=small", "seed=7")[0] == 0
     tree = yaml.safe_load(Path("params.yaml").read_text())
     assert (tree["seed"], tree["preset"]["scale"]) == (7, "small")
-    assert sidflow("check")[:2] == (0, "ok: text -> rqvae (suffix) -> seq2seq -> beam on data/raw/demo\n")
+    assert sidflow("check")[:2] == (0, "ok: dense -> kmeans (none) -> instruction_lm -> beam on data/raw/demo\n")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -59,7 +59,7 @@ def test_params_are_composed_from_groups_and_keys(sidflow):
     (("check", "tokeniser.kind=rqvae"), "error: conf/: "),
     (("check", "paper=nothing"), "error: conf/: "),
     (("params", "decode.top_k=5"), "error: params: decode.top_k=5 is shorter than the largest of evaluate.ks (30)"),
-    (("check", "+tokenizer.rqvae.depth=3"), "error: params: tokenizer.rqvae.depth is not known; known: "),
+    (("check", "+tokenizer.kmeans.depth=3"), "error: params: tokenizer.kmeans.depth is not known; known: "),
     (("check", "paper=store", "ablation=no_sia"), "error: params: ablation=no_sia is not one of paper=store, whose "),
     (("compare", "--paper", "tiger,store", "--ablation", "none,no_user_token"), "error: params: ablation=no_user_token "),
     (("recommend",), "error: give either --user or --history"),

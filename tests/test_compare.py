@@ -53,6 +53,7 @@ def test_a_recorded_run_has_its_metrics_and_origin(recorded):
     timing = json.loads((recorded.folder / "reports/timing.json").read_text())
     assert float(row["test/all/recall@10"]) == metrics["test"]["all"]["recall@10"]
     assert row["protocol"] == metrics["run"]["protocol"]
+    assert set(TINY) & set(row["overrides"].split()) and "dataset" not in row["overrides"]
     assert float(row["seconds/finetune"]) == timing["finetune"]["seconds"] and int(row["parameters/finetune"]) > 1000
     assert row["revision"] == recorded.run("git", "rev-parse", "--short=12", "HEAD").stdout.strip() and row["cpu"]
 
@@ -86,8 +87,10 @@ def test_a_comparison_takes_what_is_cached_and_names_what_fails(recorded):
     assert "Running stage" not in done.stderr and "nothing: failed: conf/: " in done.stdout
     (row,) = ledger(recorded)
     assert f"{float(row['test/all/recall@10']):.4f}" in done.stdout and "1 of 1" in done.stdout
-    (tiger, nothing) = csv.DictReader((recorded.folder / "reports/results/comparison.csv").read_text().splitlines())
+    (tiger, nothing, popularity, random) = csv.DictReader((recorded.folder / "reports/results/comparison.csv").read_text().splitlines())
     assert tiger["recall@10"] == row["test/all/recall@10"] and nothing["status"].startswith("failed")
+    assert [popularity["method"], random["method"]] == ["baseline: popularity", "baseline: random"]
+    assert float(popularity["recall@10"]) > float(random["recall@10"])
     assert tiger.get("seconds", "") == ""  # nothing ran, so nothing was timed
     assert recorded.run("git", "status", "--short", "--", "params.yaml", "dvc.lock").stdout == ""  # ran in the clone
 

@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_named(values, message):
 
 def test_the_default_composition_is_read(tree):
     params = params_from_tree(tree)
-    assert params.tokenizer.options.where == "tokenizer.rqvae"
+    assert params.tokenizer.options.where == "tokenizer.kmeans"
     assert params.ingest.k_core.user == 0
     assert params.evaluate.ks == (1, 5, 10, 20, 30)
 

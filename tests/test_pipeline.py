@@ -82,10 +82,11 @@ def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restor
     assert "tokenizer.kind" in restored.run("dvc", "params", "diff").stdout
     assert "recall@10" in restored.run("dvc", "metrics", "diff", "--all").stdout
     assert "other" in restored.run("dvc", "exp", "show", "--csv").stdout
-    restored.run("dvc", "plots", "diff", "-o", "plots", "HEAD")
-    page = (restored.folder / "plots" / "index.html").read_text()
-    assert "Code usage per level" in page and "train_loss" in page
-    restored.run("rm", "-r", "plots")
+    for command, *revisions in (("show",), ("diff", "HEAD")):
+        restored.run("dvc", "plots", command, "-o", "plots", *revisions)
+        page = (restored.folder / "plots" / "index.html").read_text()
+        assert "Code usage per level" in page and "train_loss" in page
+        restored.run("rm", "-r", "plots")
 
 
 def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):

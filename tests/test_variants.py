@@ -8,6 +8,7 @@ from pipeline_lib.cli import check_options, compose
 from pipeline_lib.params import params_from_tree
 from pipeline_lib.reporting.ledger import effective_params
 from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
+from tests.conftest import with_paper
 
 GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml"))
           for group in ("dataset", "paper", "scale", "ablation")}
@@ -77,18 +78,19 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
 ])
 def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
-        check_pipeline(params_of(*overrides))
+        check_pipeline(params_of(*with_paper(*overrides)))
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_option_of_the_chosen_kind_is_refused():
-    with pytest.raises(ValueError, match="tokenizer.rqvae.levles is not known"):
-        check_options(params_of("+tokenizer.rqvae.levles=3"))
+    with pytest.raises(ValueError, match="tokenizer.kmeans.levles is not known"):
+        check_options(params_of("+tokenizer.kmeans.levles=3"))
 
 
-def test_a_text_source_on_data_without_text_is_refused_before_anything_runs():
-    with pytest.raises(ValueError, match="embed.sources names text, but ingest.text is empty"):
-        check_options(params_of("dataset=lastfm"))
+@pytest.mark.parametrize(("paper", "source"), [("tiger", "text"), ("store", "dense")])
+def test_a_source_of_texts_on_data_without_text_is_refused_before_anything_runs(paper, source):
+    with pytest.raises(ValueError, match=f"embed.sources names {source}, but ingest.text is empty"):
+        check_options(params_of("dataset=lastfm", f"paper={paper}"))
 
 
 def test_every_kind_of_the_registry_has_a_block_of_options_and_the_other_way_round():

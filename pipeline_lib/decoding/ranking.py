@@ -127,21 +127,21 @@ class RankedUsers:
     index_file: bytes | None = None
 
 
-def make_grounder(items: np.ndarray, warm: np.ndarray, decode: DecodeParams, similarity: str, device: torch.device,
+def make_grounder(items: np.ndarray, parts: Mapping[str, np.ndarray], decode: DecodeParams, similarity: str, device: torch.device,
                   generator: np.random.Generator) -> Grounder:
-    """A grounder of ``items (N, D)``, with lists of the ``warm (N,)`` and the cold ones, and with an index, where
+    """A grounder of ``items (N, D)``, with lists of their ``parts`` (masks ``(N,)``), and with an index, where
     ``decode`` asks for them."""
     order = generator.permutation(len(items))
-    sets = _candidate_sets(warm if decode.candidate_sets else None, len(items))
+    sets = _candidate_sets(parts if decode.candidate_sets else {}, len(items))
     allowed = {name: None if name == "all" else torch.from_numpy(mask[order]).to(device) for name, mask in sets.items()}
     index = None if decode.index is None else build_index(items[order], decode.index, similarity, order)
     return Grounder(torch.from_numpy(items[order]).to(device), order, allowed, similarity, decode.top_k,
                     decode.filter_history, index)
 
 
-def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.ndarray | None,
+def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], parts: Mapping[str, np.ndarray],
                     device: torch.device) -> dict[str, Trie]:
-    """The trie of all items and, where ``warm (N,)`` bool is given, those of its two parts, if not empty.
+    """The trie of all items, and of each of their ``parts`` (masks ``(N,)``) that is not empty.
 
     Where identifiers vary in length, in all of them, every identifier has an end, for which a level of size 0 is added.
     """
@@ -149,14 +149,11 @@ def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], warm: np.nd
     if has_ends:
         codes, level_sizes = np.pad(codes, ((0, 0), (0, 1)), constant_values=-1), (*level_sizes, 0)
     return {name: build_trie(codes[mask], level_sizes, device, items=np.flatnonzero(mask), has_ends=has_ends)
-            for name, mask in _candidate_sets(warm, len(codes)).items()}
+            for name, mask in _candidate_sets(parts, len(codes)).items()}
 
 
-def _candidate_sets(warm: np.ndarray | None, num_items: int) -> dict[str, np.ndarray]:
-    sets = {"all": np.ones(num_items, dtype=bool)}
-    if warm is not None:
-        sets |= {name: mask for name, mask in (("warm", warm), ("cold", ~warm)) if mask.any()}
-    return sets
+def _candidate_sets(parts: Mapping[str, np.ndarray], num_items: int) -> dict[str, np.ndarray]:
+    return {"all": np.ones(num_items, dtype=bool), **{name: mask for name, mask in parts.items() if mask.any()}}
 
 
 def search_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.ndarray], Callable[[], NextLogProbs]],

@@ -117,7 +117,8 @@ def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints, acce
         part = encoder.encode(list(texts[start : start + step]), batch_size=config.batch_size, convert_to_tensor=True,
                               show_progress_bar=False)
         done = torch.cat([done, part.float().cpu()]) if len(done) else part.float().cpu()
-        checkpoints.save({"vectors": done}, {"encoder": config.encoder})
+        if accelerator.is_main_process:
+            checkpoints.save({"vectors": done}, {"encoder": config.encoder})
     return done.numpy()
 
 

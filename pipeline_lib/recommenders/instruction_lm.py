@@ -43,8 +43,8 @@ class Config:
     """Options under ``recommender.instruction_lm``.
 
     ``start``: ``merged``, from the model that the source ``dense`` trained, its adapters merged, whose sizes then
-    replace ``backbone``; or ``fresh``. ``tasks``: of the first phase. ``joint_epochs``, ``next_epochs``: of each phase
-    at most, null for training.epochs, 0 to leave it out. ``loss_on``: the codes of ``all`` items, or of the ``target``
+    replace ``backbone``; or ``fresh``. ``tasks``: of the first phase. ``second_phase``: whether the next item alone
+    is trained behind it. ``joint_epochs``, ``next_epochs``: of each phase at most, null for training.epochs, 0 for none. ``loss_on``: the codes of ``all`` items, or of the ``target``
     alone. ``softmax``: over the whole code ``vocabulary``, or a ``level``. ``max_items``: of a history;
     ``max_tokens``: of a sequence; ``max_text``: tokens of an item's text; ``numbered``: whether lines have numbers.
     """
@@ -54,6 +54,7 @@ class Config:
     start: str = "fresh"
     tasks: tuple[str, ...] = (NEXT_ITEM, TEXT_TO_ITEM)
     joint_epochs: int | None = None
+    second_phase: bool = True
     next_epochs: int | None = None
     loss_on: str = "all"
     softmax: str = "vocabulary"
@@ -82,7 +83,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     rows = _phase(network, instructions, inputs, config, config.tasks, config.joint_epochs, training,
                   checkpoints.part("joint"), accelerator, seed)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    alone = _phase(network, instructions, inputs, config, (NEXT_ITEM,), config.next_epochs, training,
+    alone = _phase(network, instructions, inputs, config, (NEXT_ITEM,), config.next_epochs if config.second_phase else 0, training,
                    checkpoints.part("next"), accelerator, seed)
     if rows and alone and _best(alone, training.early_stopping) <= _best(rows, training.early_stopping):
         log.info("the next item alone did not get better than the best epoch before it, which is kept")
@@ -147,7 +148,7 @@ def _check(config: Config) -> None:
     if NEXT_ITEM not in config.tasks:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")
-    if config.joint_epochs == 0 and config.next_epochs == 0:
+    if config.joint_epochs == 0 and (config.next_epochs == 0 or not config.second_phase):
         raise ValueError("params: recommender.instruction_lm.joint_epochs and next_epochs are both 0, so nothing would "
                          "be trained; raise one")
 
@@ -214,7 +215,7 @@ def _mean_loss(network: InstructionLM, instructions: Instructions, examples: Exa
 def _ranker(network: InstructionLM, instructions: Instructions, inputs: RecommenderInputs, decode: DecodeParams,
             accelerator: Accelerator, seed: int) -> Ranker:
     codes, level_sizes = inputs.identifiers.codes, inputs.identifiers.level_sizes
-    decoder = make_decoder(codes, level_sizes, inputs.split.warm, decode, accelerator, seed)
+    decoder = make_decoder(codes, level_sizes, inputs.split.parts, decode, accelerator, seed)
     return Ranker(network, instructions, level_sizes, bool((codes < 0).any()), decoder, decode.batch_size, accelerator)
 
 

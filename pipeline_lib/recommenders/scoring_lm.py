@@ -46,7 +46,8 @@ class Config:
     from the model that the source ``dense`` trained, whose sizes then replace ``backbone``; or ``fresh``.
     ``code_weight``: of the loss of saying codes, 0 for the answer's alone.
     ``max_items``: of a history; ``max_tokens``: of a prompt; ``max_text``: tokens of an item's text; ``numbered``:
-    whether lines have numbers.
+    whether lines have numbers; ``early_stopping``: the figure of `FIGURES` that chooses the epoch, in place of
+    training.early_stopping, which names a figure of ranked lists.
     """
 
     backbone: Backbone = Backbone()
@@ -58,6 +59,7 @@ class Config:
     max_tokens: int = 512
     max_text: int = 16
     numbered: bool = True
+    early_stopping: str = "auc"
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -67,7 +69,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for options that cannot be, or a split without candidates.
     """
-    _check(config, training, inputs)
+    _check(config, inputs)
+    training = replace(training, early_stopping=config.early_stopping)
     seed_everything(seed)
     lm, tokenizer = starting_lm(config.start, config.backbone, inputs.embedder, inputs.embedder_json,
                                 [*WORDS, *item_texts(inputs.catalogue)], WHERE)
@@ -140,16 +143,15 @@ def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer,
     return lm, tokenizer
 
 
-def _check(config: Config, training: TrainingParams, inputs: RecommenderInputs) -> None:
+def _check(config: Config, inputs: RecommenderInputs) -> None:
     for name, known in (("start", STARTS), ("inputs", INPUTS)):
         if getattr(config, name) not in known:
             raise ValueError(f"params: {WHERE}.{name} is {getattr(config, name)}; known: {', '.join(known)}")
     if config.inputs == "text_zero_shot" and config.start == "fresh" and config.backbone.pretrained is None:
         raise ValueError(f"params: {WHERE}.inputs=text_zero_shot asks a language model as it is, but {WHERE}.backbone "
                          "is built new; set backbone.pretrained, or inputs=text")
-    if training.early_stopping not in FIGURES:
-        raise ValueError(f"params: training.early_stopping is {training.early_stopping}; recommender.kind=scoring_lm "
-                         f"measures {', '.join(FIGURES)}")
+    if config.early_stopping not in FIGURES:
+        raise ValueError(f"params: {WHERE}.early_stopping is {config.early_stopping}; known: {', '.join(FIGURES)}")
     _refuse_no_candidates(inputs)
 
 

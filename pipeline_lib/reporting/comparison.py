@@ -11,7 +11,7 @@ import numpy as np
 from pipeline_lib.params import Params
 from pipeline_lib.reporting.finished_run import FinishedRun, keep_failure, keep_run, read_run, read_users
 from pipeline_lib.reporting.ledger import run_name
-from pipeline_lib.reporting.results_table import PREFIX
+from pipeline_lib.reporting.results_table import PREFIX, baseline_figures
 from pipeline_lib.reporting.statistics import (
     bootstrap_interval,
     mean_and_spread,
@@ -127,8 +127,21 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
         if len(protocols) > 1:
             raise ValueError(f"{members[0].cell}: its seeds differ in their protocol ({'; '.join(protocols)}); compare "
                              "them in two calls")
-    return [_row(key, members, groups.get((key[0], key[1], reference or ""), []), kept, metrics, generator)
+    rows = [_row(key, members, groups.get((key[0], key[1], reference or ""), []), kept, metrics, generator)
             for key, members in groups.items()]
+    return rows + _baseline_rows(outcomes, metrics)
+
+
+def _baseline_rows(outcomes: Sequence[Outcome], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Popularity and random, scored on the users of the first finished run of each data set, scale and protocol."""
+    first: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for outcome in outcomes:
+        if outcome.tree:
+            key = (outcome.cell.dataset, outcome.tree["row"]["protocol"], outcome.cell.scale)
+            first.setdefault(key, outcome.tree["row"])
+    return [{"dataset": key[0], "protocol": key[1], "scale": key[2], "method": f"baseline: {name}", "seeds": "",
+             "status": "done", "revisions": "", **{metric: float(value) for metric, value in figures.items()}}
+            for key, row in first.items() for name, figures in baseline_figures(row, metrics).items()]
 
 
 def _row(key: tuple[str, ...], members: Sequence[Outcome], references: Sequence[Outcome], kept: Path,

@@ -55,7 +55,7 @@ def _stage_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [["seconds (peak MiB)", *stages]]
     lines += [[row["method"], *(f"{_whole(row[f'seconds/{stage}'])} ({_whole(row[f'peak_memory_mib/{stage}'])})"
                                 if row.get(f"seconds/{stage}", "") != "" else "-" for stage in stages)]
-              for row in rows if row["protocol"]]
+              for row in rows if row["protocol"] and row["seeds"]]
     return ["", format_table(lines)]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline_lib.reporting.charts import draw_svg
+from pipeline_lib.reporting.charts import draw_svg, line_chart
 
 ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
 
@@ -22,13 +22,16 @@ def draw_model_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dic
     """File name -> SVG: what a model's tables hold beside the training loss; empty for most models.
 
     Args:
-        tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), as they stand in the model's folder.
+        tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), ``beta`` (a weight a row), as they stand in the model's folder.
     """
     figures = {}
     if tables.get("alignment"):
         figures["states.svg"] = draw_svg(lambda axes: _draw_states(axes, tables["alignment"]))
     curves = {name: [(float(row["epoch"]), float(row[name])) for row in tables.get("training", ()) if row.get(name)]
               for name in ALIGNMENT_LOSSES}
+    if tables.get("beta"):
+        points = [(float(row["beta"]), float(row["ndcg@10"])) for row in tables["beta"]]
+        figures["beta.svg"] = line_chart({"validation": points}, x="beta, the weight of semantic scores", y="validation ndcg@10")
     if any(curves.values()):
         figures["alignment_losses.svg"] = draw_svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
                                                  for name, curve in curves.items() if curve])

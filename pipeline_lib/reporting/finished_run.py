@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline_lib import artifacts, plain_files, records
+from pipeline_lib import artifacts, plain_files
 from pipeline_lib.evaluation.groups import lists_of, score_lists
+from pipeline_lib.evaluation.scoring import user_scoring_metrics
 from pipeline_lib.params import Params, read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
-from pipeline_lib.reporting.provenance import Stage, describe_hardware, read_stages, revision
+from pipeline_lib.reporting.provenance import Stage, changed_keys, describe_hardware, read_stages, revision
 
 PARAMS, METRICS, TOKENIZER = "params.yaml", "reports/metrics.json", "reports/tokenizer.json"
 TIMING, TIMINGS = "reports/timing.json", "timings.json"
@@ -45,17 +46,32 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     params = read_params(folder / PARAMS)
     stages = read_stages(folder)
     timing = stage_timings(stages, _read_json(folder / TIMING), _read_json(kept / TIMINGS))
-    split = artifacts.read_split(folder / SPLIT)
-    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", split.num_items)["all"]
-    scores = score_lists(lists_of(rankings, split.test, "test"), split.test.targets, params.evaluate.ks).metrics
+    users, figures, cases = scored_users(folder) if params.decode.kind == "score" else ranked_users(folder, params)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
-                  count_parameters(folder, params), revision=revision(folder), hardware=describe_hardware(), date=now)
-    tree = {"row": row, "params": effective_params(params), "cases": _digest(split.test),
-            "timing": timing}
-    columns = {"user": pa.array(split.test.users, pa.int32()),
-               **{name: pa.array(values, pa.float32()) for name, values in scores.items()}}
+                  count_parameters(folder, params), revision=revision(folder), overrides=changed_keys(folder),
+                  hardware=describe_hardware(), date=now)
+    tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing}
+    columns = {"user": pa.array(users, pa.int32()),
+               **{name: pa.array(values, pa.float32()) for name, values in figures.items()}}
     return FinishedRun(run_name(params), tree, pa.table(columns))
+
+
+def ranked_users(folder: Path, params: Params) -> tuple[np.ndarray, Mapping[str, np.ndarray], str]:
+    """Test users, a metric of lists -> its values, and a digest of what was asked."""
+    split = artifacts.read_split(folder / SPLIT)
+    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", split.num_items)["all"]
+    metrics = score_lists(lists_of(rankings, split.test, "test"), split.test.targets, params.evaluate.ks).metrics
+    return split.test.users, metrics, _digest(split.test.users, split.test.targets.values, split.test.targets.offsets)
+
+
+def scored_users(folder: Path) -> tuple[np.ndarray, Mapping[str, np.ndarray], str]:
+    """The same for scored candidates; the AUC of a user is called group_auc, as the mean over users is."""
+    split = artifacts.read_split(folder / SPLIT)
+    users, items, labels, scores = artifacts.read_scores(folder / PREDICTIONS / "test_scores.parquet", split.num_items)
+    metrics = user_scoring_metrics(users, labels, scores)
+    asked = _digest(users, items, labels)
+    return metrics.pop("users"), {"group_auc": metrics.pop("auc"), **metrics}, asked
 
 
 def stage_timings(stages: Sequence[Stage], measured: Mapping[str, Timing],
@@ -133,7 +149,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return plain_files.read_json(path) if path.exists() else {}
 
 
-def _digest(cases: records.Cases) -> str:
+def _digest(*arrays: np.ndarray) -> str:
     """Which users were asked for, with which targets: runs with another digest cannot be compared user by user."""
-    arrays = (cases.users, cases.targets.values, cases.targets.offsets)
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:12]

@@ -41,7 +41,7 @@ def run_name(params: Params) -> str:
 
 def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, Any],
             timing: Mapping[str, Mapping[str, float] | None], parameters: Mapping[str, int], *, revision: str,
-            hardware: Mapping[str, str | int], date: str) -> dict[str, Any]:
+            overrides: Mapping[str, Any], hardware: Mapping[str, str | int], date: str) -> dict[str, Any]:
     """The row of a finished run.
 
     Args:
@@ -49,12 +49,14 @@ def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, 
         timing: a stage -> ``seconds``, ``peak_memory_mib`` and counts; None for a stage of unknown timing, with which
             there is no sum of seconds.
         parameters: a stage -> how many numbers it trained.
+        overrides: keys that differ from what the presets say.
         date: when the run was recorded, as ISO text.
     """
     known = {stage: entry for stage, entry in timing.items() if entry}
     complete = len(known) == len(timing) > 0
     row = {"date": date, **{group: params.preset.get(group, "") for group in PRESETS}, "seed": params.seed,
-           "protocol": describe_protocol(params), "params_hash": params_hash(params), "revision": revision, **hardware,
+           "protocol": describe_protocol(params), "params_hash": params_hash(params),
+           "overrides": " ".join(f"{key}={value}" for key, value in overrides.items()), "revision": revision, **hardware,
            "parameters": sum(parameters.values()),
            **{f"parameters/{stage}": count for stage, count in parameters.items()},
            "users_per_second": known.get("decode", {}).get("users_per_second", ""),
@@ -62,7 +64,10 @@ def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, 
            "peak_memory_mib": max(entry["peak_memory_mib"] for entry in known.values()) if complete else ""}
     for figure in ("seconds", "peak_memory_mib"):
         row |= {f"{figure}/{stage}": entry[figure] for stage, entry in known.items()}
-    figures = {part: tree for part, tree in metrics.items() if part != "run"}
+    figures = {part: tree for part, tree in metrics.items() if part not in ("run", "scoring")}
+    if "scoring" in metrics:  # candidates were scored: their figures stand where those of lists would
+        scoring = metrics["scoring"]
+        figures |= {part: tree if part == "baseline" else {"all": tree} for part, tree in scoring.items()}
     return row | flatten(figures | {"tokenizer": tokenizer})
 
 

@@ -46,7 +46,14 @@ def _user_lines(catalogue: Catalogue, cases: Cases, rankings: Rankings, user: in
 
 
 def format_metrics(tree: Mapping[str, Any]) -> str:
-    """The content of metrics.json as two tables: method beside popularity and random, and the groups of test."""
+    """The content of metrics.json as two tables: method beside popularity and random, and the groups of test.
+
+    A run that scored candidates has one table: the method beside popularity.
+    """
+    if "scoring" in tree:
+        columns = {"method": tree["scoring"]["test"], **tree["scoring"]["baseline"]}
+        rows = [[name, *(_figure(column, name) for column in columns.values())] for name in columns["method"]]
+        return "\n\n".join([tree["run"]["protocol"], format_table([["test", *columns], *rows])])
     test, baselines = tree["test"], tree["baseline"]
     names = [name for name in test["all"] if name.startswith(("recall@", "ndcg@", "mrr"))]
     names.sort(key=lambda name: ("recall", "ndcg", "mrr").index(name.split("@")[0]))  # stable: ks stay in order
@@ -77,4 +84,4 @@ def _name(catalogue: Catalogue, item: int) -> str:
 def _figure(metrics: Mapping[str, float], name: str) -> str:
     if name not in metrics:
         return "-"
-    return str(metrics[name]) if name == "users" else f"{metrics[name]:.4f}"
+    return str(metrics[name]) if name in ("users", "pairs") else f"{metrics[name]:.4f}"

@@ -63,10 +63,10 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
     names = shown_metrics(names)
     same = [old for old in ledger if old["protocol"] == row["protocol"] and find_row([old], row) is None]
     rows = [(method_name(one), one["scale"], one["seed"], *(_number(one.get(f"test/all/{name}")) for name in names),
-             f"{float(one['seconds']):,.0f}" if one["seconds"] != "" else None, one["revision"], one["params_hash"])
+             f"{float(one['seconds']):,.0f}" if one["seconds"] != "" else None, one["revision"], one.get("overrides") or "as the presets")
             for one in [row, *same]]
     rows[0] = (f"{rows[0][0]} (this run)", *rows[0][1:])
-    body = table(["method", "scale", "seed", *names, "seconds", "revision", "parameters"], rows,
+    body = table(["method", "scale", "seed", *names, "seconds", "revision", "other than the presets"], rows,
                  f"Recorded runs of this protocol: {row['protocol']}")
     if not same:
         body += paragraph("No other run of this protocol is in the ledger; `sidflow record` adds one.", note=True)

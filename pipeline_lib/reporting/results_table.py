@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PREFIX = "test/all/"
+BASELINES = ("popularity", "random")
 POPULARITY_AXIS = "popularity group of the target, 1 the most popular"
 POPULARITY_GROUPS = ("1", "2", "3", "4", "5")
 
@@ -36,12 +37,28 @@ def published_rows(published: Sequence[Mapping[str, str]], groups: Sequence[str]
     return list(rows.values())
 
 
+def baseline_figures(row: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``popularity`` and ``random`` -> their metrics on the users of a ledger row, as far as it has them."""
+    found = {name: {metric: row.get(f"baseline/{name}/{metric}", "") for metric in metrics} for name in BASELINES}
+    return {name: {metric: value for metric, value in figures.items() if value != ""} for name, figures in found.items()
+            if any(value != "" for value in figures.values())}
+
+
 def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> list[dict[str, str]]:
-    """Ledger rows in the same form; ``source`` says scale, seed and revision."""
-    return [{"protocol": row["protocol"], "method": method_name(row),
-             "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']}",
-             **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
-            for row in ledger]
+    """Ledger rows in the same form, behind popularity and random on their users.
+
+    ``source`` says scale, seed, revision, and what differed from the presets.
+    """
+    rows = []
+    for protocol, row in {row["protocol"]: row for row in ledger}.items():
+        rows += [{"protocol": protocol, "method": f"baseline: {name}", "source": "the same users",
+                  **{metric: f"{float(value):.4f}" for metric, value in figures.items()}}
+                 for name, figures in baseline_figures(row, metrics).items()]
+    rows += [{"protocol": row["protocol"], "method": method_name(row),
+              "source": " ".join([f"scale {row['scale']}, seed {row['seed']}, {row['revision']}", row.get("overrides", "")]).strip(),
+              **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
+             for row in ledger]
+    return rows
 
 
 def popularity_bars(ledger: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:

@@ -32,7 +32,7 @@ class Config:
     """``mask`` is rho, ``commitment`` is beta, ``latent`` the width of a codeword; the decoder mirrors ``hidden``.
 
     The best epoch is chosen on ``validation_share`` of the rows, which are not trained on (0: on the trained ones);
-    ``patience`` counts epochs without a better one.
+    ``patience`` counts epochs without a better one. ``one_codebook``: in place of K of L codewords, one of K * L.
     """
 
     levels: int = 3
@@ -50,6 +50,7 @@ class Config:
     revive_dead: bool = True
     patience: int = 30
     validation_share: float = 0.1
+    one_codebook: bool = False
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
@@ -63,6 +64,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
             range.
     """
     _check(config)
+    if config.one_codebook:
+        config = replace(config, levels=1, codebook_size=config.levels * config.codebook_size, one_codebook=False)
     vectors = flat_vectors(inputs.vectors)
     model, history = _fit(vectors, config, "items", seed)
     codes = _encode(model, vectors)

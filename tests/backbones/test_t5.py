@@ -49,16 +49,22 @@ def forced_log_probs(model: T5ForConditionalGeneration, inputs: tuple, tokens: t
     return logits.log_softmax(-1).unflatten(0, (users, rows))
 
 
+@pytest.mark.parametrize("over_level", [False, True])
 @pytest.mark.parametrize("cpu_tokens", [7, 14, 1000])  # one user a part, two, all
-def test_every_item_gets_the_log_probability_of_the_plain_forward_pass(model, inputs, codes, cpu_tokens, monkeypatch):
+def test_every_item_gets_the_log_probability_of_the_plain_forward_pass(model, inputs, codes, cpu_tokens, over_level,
+                                                                       monkeypatch):
     monkeypatch.setattr(t5, "CPU_TOKENS", cpu_tokens)
     monkeypatch.setattr(t5, "CPU_ROWS", 9)
     decoder, trie = T5Decoder(model), build_trie(codes, SIZES)
-    step = decoder.next_log_probs(decoder.encode(*inputs), OFFSETS, SIZES)
+    step = decoder.next_log_probs(decoder.encode(*inputs), OFFSETS, SIZES, over_level=over_level)
     beams = beam_search(step, trie, num_users=5, beam_size=len(codes))
     tokens = torch.from_numpy(codes) + torch.tensor(OFFSETS)
-    forced = forced_log_probs(model, inputs, tokens)[:, :, :3].gather(-1, tokens.expand(5, -1, -1)[..., None])
-    expected = forced[..., 0].sum(-1)  # (B, items); leaves are items here, as codes are sorted and unique
+    forced = forced_log_probs(model, inputs, tokens)[:, :, :3]
+    if over_level:
+        for level, (offset, size) in enumerate(zip(OFFSETS, SIZES, strict=True)):
+            forced[:, :, level, offset : offset + size] = forced[:, :, level, offset : offset + size].log_softmax(-1)
+    # (B, items); leaves are items here, as codes are sorted and unique
+    expected = forced.gather(-1, tokens.expand(5, -1, -1)[..., None])[..., 0].sum(-1)
     torch.testing.assert_close(beams.scores, expected.gather(1, beams.leaves), rtol=1e-4, atol=1e-4)
     assert (beams.scores.std(dim=1) > 0.5).all()  # so that the comparison can tell
 

@@ -66,6 +66,20 @@ def test_reconstruction_reaches_the_latents_and_not_the_codebooks(codebooks, vec
     assert latents.grad.abs().sum() > 0 and quantizer.codebooks.grad is None
 
 
+@pytest.mark.parametrize(("figure", "moves_codebooks", "moves_latents"), [
+    ("codebook_losses", True, False), ("commitment_losses", False, True), ("distances", True, True)])
+def test_each_loss_moves_its_side_at_every_level_and_distances_both(codebooks, vectors, figure, moves_codebooks,
+                                                                    moves_latents):
+    for level in range(3):
+        quantizer, latents = quantizer_with(codebooks), vectors.clone().requires_grad_()
+        quantized = getattr(quantizer(latents), figure)
+        (quantized[:, level] if figure == "distances" else quantized[level]).sum().backward()
+        found = [grad is not None and bool(grad.any()) for grad in (quantizer.codebooks.grad, latents.grad)]
+        assert found == [moves_codebooks, moves_latents]
+        if moves_codebooks:  # residuals see the codewords of other levels as constants
+            assert quantizer.codebooks.grad.flatten(1).any(dim=1).tolist() == [other == level for other in range(3)]
+
+
 def test_kmeans_start_leaves_less_than_random_codebooks(vectors):
     quantizer = ResidualQuantizer(2, 8, 4, generator())
     before = encode_residual(vectors, quantizer.codebooks)[1].square().sum()

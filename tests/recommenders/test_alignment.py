@@ -18,6 +18,15 @@ def test_divergence_worked_by_hand():
     assert sequence_item_alignment(item, sequence).item() == pytest.approx(one_way + other_way, rel=1e-5)
 
 
+@pytest.mark.parametrize(("sign", "expected"), [
+    ("minus", 31 / 39 * math.log(2)),  # P = (8, 4, 1) / 13: (8/13 - 1/3) log 8 + (4/13 - 1/3) log 4
+    ("plus", 34 / 33 * math.log(2)),  # P = (1, 2, 8) / 11: (2/11 - 1/3) log 2 + (8/11 - 1/3) log 8
+])
+def test_the_nearest_codeword_is_the_likeliest_and_the_furthest_under_the_codes_sign(sign, expected):
+    item, sequence = torch.tensor([[[0.0, math.log(2), math.log(8)]]]), torch.zeros(1, 1, 3)
+    assert sequence_item_alignment(item, sequence, sign).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_divergence_is_a_mean_over_items_and_levels(distances):
     other = distances.flip(0)
     parts = [sequence_item_alignment(distances[item : item + 1, level : level + 1], other[item : item + 1, level : level + 1])

@@ -19,6 +19,7 @@ from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.code_examples import build_examples
 from pipeline_lib.tokenizers import rqvae
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.loop import learning_rate_factor
 from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS, LEVELS, CODEBOOK_SIZE = 24, 2, 6
@@ -176,6 +177,87 @@ def test_the_losses_of_a_turn_add_up_as_weighted(model, batch):
     assert (loss / count).item() == pytest.approx(expected, rel=1e-5)
 
 
+# --- 2 and 4 to 6 again: what the network hands to the losses, against one item after the other ---
+
+
+@pytest.fixture
+def repeating(inputs):
+    """Rows whose targets come back, not in the order of items."""
+    targets = np.array([row[0] for row in inputs.examples["train"].targets])
+    rows = np.concatenate([np.flatnonzero(targets == item)[:3] for item in (9, 2, 14, 20, 5)])
+    rows = np.random.default_rng(0).permutation(rows)
+    assert len(np.unique(targets[rows])) < len(rows) and (np.diff(targets[rows]) < 0).any()
+    return rows
+
+
+def one_by_one(model, examples, rows, sign):
+    """Preference and semantics, and the code distributions of item and sequence, of each different target."""
+    items = {}
+    for row in rows:
+        items.setdefault(int(examples.targets[row][0]), row)
+
+    def distributions(residual):
+        for codebook in model.tokenizer.quantizer.codebooks:
+            distances = ((residual - codebook) ** 2).sum(dim=1)
+            yield (sign * distances).exp() / (sign * distances).exp().sum()
+            residual = residual - codebook[distances.argmin()]
+
+    pairs, divergences = [], []
+    for item, row in items.items():
+        encoded, decoded = model.recommender.states(model.batch_of(examples, np.array([row])))
+        pairs.append((model.preference_adapter(decoded[0, 0]), model.tokenizer(model.vectors[[item]])[0][0]))
+        levels = zip(distributions(model.tokenizer.latents(model.vectors[item])),
+                     distributions(model.sequence_adapter(encoded[0].mean(dim=0))), strict=True)
+        divergences += [(p * (p / q).log()).sum() + (q * (q / p).log()).sum() for p, q in levels]
+    return pairs, divergences
+
+
+@pytest.mark.parametrize(("name", "sign"), [("minus", -1), ("plus", 1)])
+def test_alignment_losses_are_those_of_one_different_target_after_the_other(inputs, repeating, name, sign):
+    seed_everything(0)
+    model = joint_seq2seq._build(replace(CONFIG, dropout=0.0, sia_sign=name), inputs)
+    model.take_turn(recommender=True, tokenizer=False, aligned=True)
+    model(model.batch_of(inputs.examples["train"], repeating))
+    pairs, divergences = one_by_one(model, inputs.examples["train"], repeating, sign)
+    assert len(pairs) == 5 and len(divergences) == 5 * LEVELS
+    alike = torch.stack([torch.stack([torch.cosine_similarity(one, other, dim=0) for _, other in pairs])
+                         for one, _ in pairs]) / CONFIG.temperature
+    contrast = -sum(alike[i].log_softmax(0)[i] + alike[:, i].log_softmax(0)[i] for i in range(5)) / 5
+    figures = model.figures()
+    assert figures["sia_loss"] == pytest.approx(torch.stack(divergences).mean().item(), rel=1e-4)
+    assert figures["psa_loss"] == pytest.approx(contrast.item(), rel=1e-4)
+
+
+PARTS = ("recommender.t5.encoder", "recommender.t5.decoder", "sequence_adapter", "preference_adapter",
+         "tokenizer.encoder", "tokenizer.decoder", "tokenizer.quantizer.codebooks")
+
+
+@pytest.mark.parametrize(("turn", "weights", "reached"), [
+    ("recommender", (1, 0), {"recommender.t5.encoder", "sequence_adapter"}),
+    ("recommender", (0, 1), {"recommender.t5.encoder", "recommender.t5.decoder", "preference_adapter"}),
+    ("tokenizer", (1, 0), {"tokenizer.encoder", "tokenizer.quantizer.codebooks"}),
+    ("tokenizer", (0, 1), {"tokenizer.encoder", "tokenizer.decoder"}),
+])
+def test_an_alignment_loss_reaches_these_parts_in_a_turn_and_no_others(model, inputs, repeating, turn, weights,
+                                                                       reached):
+    batch, gradients = model.batch_of(inputs.examples["train"], repeating), []
+    for model.weights in ((0, 0), weights):
+        model.take_turn(recommender=turn == "recommender", tokenizer=turn == "tokenizer", aligned=True)
+        model.zero_grad()
+        loss, count = model(batch)
+        (loss / count).backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    without, aligned = gradients
+    changed = {name for name, value in aligned.items() if (value - without.get(name, 0)).abs().max() > 1e-5}
+    assert {part for part in PARTS if any(name.startswith(part) for name in changed)} == reached
+
+
+def test_the_way_residuals_pass_gradients_on_is_that_of_the_options(inputs):
+    for kind in ("identity", "zero"):
+        built = joint_seq2seq._build(replace(CONFIG, residual_gradient=kind), inputs)
+        assert built.tokenizer.quantizer.residual_gradient == kind
+
+
 # --- 7 to 10: codes, tokens and padding ---
 
 
@@ -255,10 +337,57 @@ def test_codes_change_in_a_tokenizer_epoch_and_are_saved_with_the_model_that_rea
     rebuilt.eval()
     if rebuilt.refresh_codes() > 0:  # the best epoch's codes are those of its own tokenizer
         pytest.fail("the saved codes are not what the saved tokenizer gives")
-    ranking = ranker.rank(inputs.examples["valid"], inputs.split.valid).rankings[0]
-    hits = np.mean([target[0] in row[:10] for row, target in zip(ranking.items, inputs.split.valid.targets, strict=True)])
-    best = max(row["valid_recall@10"] for row in trained.training if "valid_recall@10" in row)
-    assert hits == pytest.approx(best, abs=0.05)
+    held = inputs.examples["valid"], inputs.split.valid, trained.item_codes, inputs.split.parts
+    found = joint_seq2seq.validate_network(ranker.model.eval(), *held, TRAINING, ranker.collate, accelerator, 0)
+    best = max((row for row in trained.training if "valid_ndcg@10" in row), key=lambda row: row["valid_ndcg@10"])
+    assert found == pytest.approx({name: best[f"valid_{name}"] for name in found}, rel=1e-6)
+
+
+def test_a_tokenizer_without_a_learning_rate_stays_as_it_was(trained, inputs, accelerator, tmp_path):
+    still = run(inputs, accelerator, tmp_path, replace(CONFIG, tokenizer_learning_rate=0.0, final="none"),
+                replace(TRAINING, epochs=4))
+    for name, value in inputs.identifiers.tensors.items():
+        assert np.array_equal(still.tensors[f"tokenizer.{name}"], value)
+        assert name == "scale" or not np.array_equal(trained.tensors[f"tokenizer.{name}"], value)
+    assert np.array_equal(still.item_codes, inputs.identifiers.codes)
+
+
+def test_either_side_learns_at_its_own_rate_and_the_final_phase_at_another(model, trained):
+    turns = joint_seq2seq._turns(model, replace(CONFIG, tokenizer_learning_rate=0.002), TRAINING)
+    shares = {name.split(".")[0]: turns.rate_share(name) for name, _ in model.named_parameters()}
+    assert shares == {"recommender": 1.0, "sequence_adapter": 1.0, "preference_adapter": 1.0,
+                      "tokenizer": pytest.approx(0.2)}
+    steps = int(trained.training[6]["step"])
+    rates = [CONFIG.final_learning_rate * learning_rate_factor(step, 2 * steps, 0.0, TRAINING.schedule)
+             for step in (steps - 1, 2 * steps - 1)]
+    assert [row["learning_rate"] for row in trained.training[6:]] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("figure", "before", "after", "kept"), [
+    ("ndcg@10", 0.5, 0.4, False), ("ndcg@10", 0.4, 0.5, True), ("loss", 0.4, 0.5, False), ("loss", 0.5, 0.4, True)])
+def test_a_finetuning_at_the_end_is_kept_only_where_it_validates_better(inputs, accelerator, tmp_path, monkeypatch,
+                                                                         figure, before, after, kept):
+    figures, ends = iter([before, after]), []
+
+    def validate(network, *_):
+        ends.append(weights(network))
+        return {figure: next(figures)}
+
+    monkeypatch.setattr(joint_seq2seq, "validate_network", validate)
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, final_epochs=1),
+                replace(TRAINING, epochs=2, early_stopping=figure))
+    found = {name: torch.from_numpy(model.tensors[f"recommender.{name}"]) for name in ends[0]}
+    assert [same(found, end) for end in ends] == [not kept, kept]
+
+
+def test_test_targets_change_nothing(inputs, accelerator, tmp_path):
+    test = replace(inputs.split.test, targets=inputs.split.test.histories.last(1))
+    hidden = replace(inputs, split=replace(inputs.split, test=test),
+                     examples={name: inputs.examples[name] for name in ("train", "valid")})
+    one, two = (run(part, accelerator, tmp_path / name, replace(CONFIG, final_epochs=1), replace(TRAINING, epochs=2))
+                for name, part in (("a", inputs), ("b", hidden)))
+    assert one.training == two.training and one.tables == two.tables
+    assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(trained, inputs, accelerator, train_through_a_kill):

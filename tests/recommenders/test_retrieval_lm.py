@@ -190,6 +190,14 @@ def test_training_prompts_come_from_ten_templates_and_the_user_only_one(batches)
     assert abs((batches.chosen == USER_ONLY).mean() - 0.2) < 0.1
 
 
+def test_training_prompts_have_the_codes_that_users_had_before_validation(batches, inputs, tokenizer):
+    rows, first = np.concatenate(batches.begin(1)), tokenizer.id_of("<user-0-0>")
+    for row, prompt in zip(rows, batches.collate(rows)["input_ids"].numpy(), strict=True):
+        owned = inputs.identifiers.user_codes["valid"][inputs.examples["train"].users[row]]
+        wanted = [] if owned[0] < 0 else (owned + [first, first + LEVELS[0]]).tolist()
+        assert prompt[(prompt >= first) & (prompt < first + sum(LEVELS))].tolist() == wanted
+
+
 def test_negatives_are_uniform_over_items_that_the_user_never_took(inputs):
     examples = inputs.examples["train"].take(np.array([0, 40]))
     sampler, generator = NegativeSampler(inputs.split, examples), np.random.default_rng(0)
@@ -217,6 +225,13 @@ def test_cosine_margin_loss_worked_by_hand():
     assert cosine_margin_loss(east, 2 * east, tilted, margin=0.2).item() == pytest.approx(0.0, abs=1e-6)
     assert cosine_margin_loss(east, 2 * east, tilted, margin=0.0).item() == pytest.approx(0.1)
     assert cosine_margin_loss(east, north, -east, margin=0.0).item() == pytest.approx(1.0)
+
+
+def test_the_loss_of_a_batch_has_its_targets_as_positives_and_the_margin_of_the_options(inputs, tokenizer, batches):
+    network = build(inputs, tokenizer, replace(CONFIG, loss="cosine_margin", margin=0.2)).eval()
+    batch, v = batches.collate(batches.begin(1)[0]), torch.from_numpy(inputs.vectors)
+    expected = cosine_margin_loss(network.states(batch), v[batch["targets"]], v[batch["negatives"]], 0.2)
+    assert network(batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_in_batch_loss_leaves_out_rows_with_the_same_item():
@@ -283,6 +298,35 @@ def test_it_learns_what_comes_next(trained, ranker, inputs):
     assert trained.training[-1]["train_loss"] < trained.training[0]["train_loss"] / 2
     assert figures[-1].keys() >= {"valid_ndcg@10", "valid_recall@10"}
     assert recall(rank(ranker, inputs), inputs.split.test) > 0.8  # chance: 5 of 24
+
+
+def test_it_learns_by_cosine_and_margin_too(inputs, accelerator, tmp_path):
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, loss="cosine_margin", margin=0.2),
+                replace(TRAINING, validate_every=1))
+    assert model.training[-1]["valid_recall@10"] > model.training[0]["valid_recall@10"] + 0.2
+    ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+    assert recall(rank(ranker, inputs), inputs.split.test) > 0.5  # chance: 5 of 24
+
+
+def test_validation_ranks_users_by_the_codes_that_they_had_before_it(ranker, inputs, accelerator, monkeypatch):
+    real, parts = retrieval_lm.Ranker.states, []
+    monkeypatch.setattr(retrieval_lm.Ranker, "states", lambda *given: parts.append(given[-1]) or real(*given))
+    retrieval_lm._validate(ranker.network, ranker.prompter, inputs.examples["valid"], inputs.split.valid, inputs,
+                           accelerator, 0)
+    assert set(parts) == {"valid"}
+
+
+@pytest.mark.parametrize("loss", ["full_softmax", "cosine_margin"])
+def test_test_targets_and_codes_of_users_in_testing_change_nothing(inputs, accelerator, tmp_path, loss):
+    users = inputs.identifiers.user_codes
+    test = replace(inputs.split.test, targets=inputs.split.test.histories.last(1))
+    hidden = replace(inputs, split=replace(inputs.split, test=test),
+                     examples={name: inputs.examples[name] for name in ("train", "valid")},
+                     identifiers=replace(inputs.identifiers, user_codes=users | {"test": users["test"][::-1].copy()}))
+    one, two = (run(part, accelerator, tmp_path / name, replace(CONFIG, loss=loss), replace(TRAINING, epochs=1))
+                for name, part in (("a", inputs), ("b", hidden)))
+    assert one.training == two.training
+    assert all(np.array_equal(value, two.tensors[name]) for name, value in one.tensors.items())
 
 
 def test_the_same_seed_gives_the_same_model(inputs, accelerator, tmp_path):
@@ -356,7 +400,7 @@ def test_items_of_the_history_are_left_out_only_where_asked(trained, ranker, inp
 def test_a_new_item_is_ranked_without_training(ranker, inputs):
     z = states(ranker, inputs, np.arange(3))
     vectors = np.concatenate([inputs.vectors, 7 * z[:1].numpy()])  # item 24 is what the first user looks for
-    grounder = make_grounder(vectors, np.ones(NUM_ITEMS + 1, dtype=bool), replace(DECODE, top_k=5), "cosine",
+    grounder = make_grounder(vectors, {}, replace(DECODE, top_k=5), "cosine",
                              torch.device("cpu"), np.random.default_rng(0))
     items, scores = grounder.rank(z, "all", None)
     before = rank(ranker, inputs)

@@ -27,7 +27,7 @@ NUM_ITEMS, NUM_USERS = 6, 40
 BACKBONE = Backbone(layers=1, heads=2, width=16, feed_forward=32, vocabulary=400, max_positions=256)
 FULL = Lora(rank=0, dropout=0.0)
 CONFIG = Config(BACKBONE, FULL, max_items=1, max_tokens=200, max_text=4, numbered=False)
-TRAINING = TrainingParams(epochs=1, batch_size=32, learning_rate=0.01, patience=30, early_stopping="auc")
+TRAINING = TrainingParams(epochs=1, batch_size=32, learning_rate=0.01, patience=30)
 DECODE = DecodeParams("score", batch_size=50)
 
 
@@ -254,8 +254,8 @@ def test_impossible_options_are_refused(changes, message, inputs, accelerator, t
 
 
 def test_what_it_cannot_be_trained_on_is_refused(inputs, accelerator, tmp_path):
-    with pytest.raises(ValueError, match="early_stopping is recall@10; recommender.kind=scoring_lm measures loss, auc"):
-        trained(inputs, CONFIG, accelerator, tmp_path, replace(TRAINING, early_stopping="recall@10"))
+    with pytest.raises(ValueError, match="scoring_lm.early_stopping is recall@10; known: loss, auc"):
+        trained(inputs, replace(CONFIG, early_stopping="recall@10"), accelerator, tmp_path)
     with pytest.raises(ValueError, match="no candidates to score; set split.candidates.source"):
         trained(replace(inputs, split=replace(inputs.split, candidates={})), CONFIG, accelerator, tmp_path)
     with pytest.raises(ValueError, match="no item has a text"):

@@ -39,6 +39,12 @@ def model(inputs, accelerator, tmp_path_factory):
                  accelerator=accelerator, seed=0)
 
 
+@pytest.fixture(scope="module")
+def level_model(inputs, accelerator, tmp_path_factory):
+    return train(inputs, replace(CONFIG, softmax="level"), replace(TRAINING, epochs=8), accelerator=accelerator, seed=0,
+                 checkpoints=Checkpoints(tmp_path_factory.mktemp("level") / "run"))
+
+
 def ranked(model, inputs, accelerator, decode=DECODE):
     return load_ranker(model, inputs, decode, accelerator=accelerator, seed=0).rank(inputs.examples["test"], inputs.split.test)
 
@@ -147,7 +153,10 @@ def test_equal_seeds_give_equal_bits(model, inputs, accelerator, tmp_path):
     assert np.array_equal(one.items.values, two.items.values) and np.array_equal(one.scores, two.scores)
 
 
-def test_a_beam_as_wide_as_the_catalogue_ranks_all_items_by_their_exact_log_probability(model, inputs, accelerator):
+@pytest.mark.parametrize("softmax", ["vocabulary", "level"])
+def test_a_beam_as_wide_as_the_catalogue_ranks_all_items_by_their_exact_log_probability(softmax, inputs, accelerator,
+                                                                                        request):
+    model = request.getfixturevalue("level_model" if softmax == "level" else "model")
     ranking = ranked(model, inputs, accelerator).rankings[0]
     network = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0).model.eval()
     item_tokens = inputs.identifiers.codes + np.array(inputs.vocabulary["level_offsets"])
@@ -156,6 +165,10 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_all_items_by_their_exact_log_prob
         labels = torch.from_numpy(item_tokens).long()
         with torch.no_grad():
             logits = network.t5(input_ids=tokens.expand(NUM_ITEMS, -1), labels=labels).logits
+        if softmax == "level":
+            sizes = zip(inputs.vocabulary["level_offsets"], inputs.vocabulary["level_sizes"], strict=True)
+            for level, (offset, size) in enumerate(sizes):
+                logits[:, level, :offset] = logits[:, level, offset + size :] = -torch.inf
         scores = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).sum((1, 2)).numpy()
         start, stop = ranking.items.offsets[row : row + 2]
         assert ranking.items[row].tolist() == np.argsort(-scores).tolist()

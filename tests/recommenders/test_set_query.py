@@ -5,11 +5,13 @@ interactions/test_splitting.py, 13 in evaluation/test_ranking.py and test_groups
 """
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import Linear
 
 from pipeline_lib.artifacts import read_model, write_model
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
@@ -155,6 +157,12 @@ def test_the_decoder_learns_from_the_reconstruction_alone(inputs):
     torch.testing.assert_close(network.sets.decoder[0].weight.grad, whole)
 
 
+def test_the_encoder_learns_from_the_reconstruction_too(inputs):
+    network, batch = build(inputs), batch_of(inputs)
+    network.reconstruction_loss(network.corpus(), batch["items"], batch["seen"]).backward()
+    assert network.sets.encoder[0].weight.grad.abs().sum() > 0
+
+
 def test_weights_of_an_lm_do_not_move_beside_adapters(inputs):
     network = build(inputs, replace(LM, lora_rank=2))
     network(batch_of(inputs))[0].backward()
@@ -180,6 +188,37 @@ def test_a_process_may_get_no_row_of_a_batch(inputs, config):
     loss.backward()
     assert (loss.item(), count) == (0.0, 0)
     assert all(weight.grad.abs().sum() == 0 for weight in network.parameters() if weight.requires_grad)
+
+
+# --- one pass -------------------------------------------------------------------------------------------------------
+
+
+def counted_calls(backbone):
+    """How often a backbone and each of its linear layers are called from now on."""
+    parts = [backbone, *(part for part in backbone.modules() if isinstance(part, Linear))]
+    calls = Counter(dict.fromkeys(parts, 0))
+    for part in parts:
+        part.register_forward_hook(lambda module, arguments, output: calls.update([module]))
+    return calls
+
+
+@pytest.mark.parametrize("config", [CONFIG, LM])
+def test_all_queries_are_answered_in_one_pass(inputs, config):
+    network, batch = build(inputs, config), batch_of(inputs)
+    calls = counted_calls(network.backbone)
+    answers = network.answers(network.corpus(), batch["items"], batch["lengths"], batch["seen"])
+    assert answers.shape == (*batch["seen"].shape, 3, WIDTH)
+    assert len(calls) > 5
+    assert set(calls.values()) == {1}
+
+
+@pytest.mark.parametrize("config", [CONFIG, LM])
+def test_a_batch_is_ranked_in_one_pass(inputs, accelerator, tmp_path, config):
+    model = run(inputs, accelerator, tmp_path, config, replace(SHORT, epochs=1))
+    ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
+    calls = counted_calls(ranker.network.backbone)
+    ranker.rank(inputs.examples["test"], inputs.split.test)
+    assert set(calls.values()) == {math.ceil(NUM_USERS / DECODE.batch_size)}
 
 
 # --- grounding (7, 8) -----------------------------------------------------------------------------------------------
@@ -256,6 +295,17 @@ def test_it_learns_what_comes_next(trained, inputs, accelerator):
     assert recall(rank(trained, inputs, accelerator)[0], inputs.split.test) > 0.8  # chance: 5 of 24
     assert trained.training[-1].keys() >= {"valid_loss", "valid_ndcg@10", "valid_recall@10"}
     assert trained.item_vectors.shape == (NUM_ITEMS, 3, WIDTH)
+
+
+def test_tokens_of_an_item_are_those_of_its_own_vectors(trained, inputs):
+    tensors = {name.removeprefix("sets."): value for name, value in trained.tensors.items() if name.startswith("sets.")}
+    for item in range(NUM_ITEMS):
+        own = slice(item, item + 1)
+        alone = set_tokenizer.tokens_of_items(inputs.vectors[own], inputs.cf_vectors[own], tensors,
+                                              trained.config["sets"])
+        np.testing.assert_allclose(trained.item_vectors[own], alone, rtol=1e-5, atol=1e-6)
+    by_hand = tensors["cf_scale"] * inputs.cf_vectors @ tensors["projection.0.weight"].T + tensors["projection.0.bias"]
+    np.testing.assert_allclose(trained.item_vectors[:, 0], by_hand, rtol=1e-5, atol=1e-5)
 
 
 def test_beta_is_the_best_of_the_validation_curve(trained, inputs, accelerator):

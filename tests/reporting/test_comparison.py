@@ -104,6 +104,20 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
         comparison_rows(find_outcomes(GRID, tmp_path, compose), tmp_path, ["mrr"], None, np.random.default_rng(0))
 
 
+def test_popularity_and_random_on_the_same_users_stand_beside(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    path = tmp_path / run_name(compose(GRID[0])) / "run.json"
+    tree = plain_files.read_json(path)
+    tree["row"] |= {"baseline/popularity/recall@10": 0.03, "baseline/random/recall@10": 0.001, "baseline/random/mrr": 0.5}
+    plain_files.write_json(path, tree)
+    *methods, popularity, random = rows_of(GRID, tmp_path)
+    assert [row["method"] for row in methods] == ["good", "plain"]
+    assert (popularity["method"], popularity["recall@10"]) == ("baseline: popularity", 0.03)
+    assert (random["method"], random["recall@10"], random["protocol"]) == ("baseline: random", 0.001, "shop | one")
+    text = format_comparison([*methods, popularity, random], ["recall@10"], None)
+    assert "0.0300" in text and "0.0010" in text and text.count("baseline: random") == 1
+
+
 def test_the_table_reads_the_same_from_its_csv(tmp_path):
     run_grid(GRID, tmp_path / "kept", compose, Runs())
     rows = rows_of(GRID, tmp_path / "kept", "plain")

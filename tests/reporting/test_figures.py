@@ -27,6 +27,12 @@ def test_states_and_losses_are_drawn_with_their_labels():
     assert "divergence" in losses and "changed code" in losses and "preference-semantic" not in losses
 
 
+def test_the_curve_of_beta_is_drawn_where_it_was_chosen():
+    table = [{"beta": "0.0", "ndcg@10": "0.01"}, {"beta": "0.5", "ndcg@10": "0.02"}]
+    drawn = text_of(draw_figures(POPULARITY, {"beta": table})["beta.svg"])
+    assert "weight of semantic scores" in drawn and "validation ndcg@10" in drawn
+
+
 def test_equal_tables_give_equal_bytes():
     tables = {"training": TRAINING, "alignment": STATES}
     assert draw_figures(POPULARITY, tables) == draw_figures(POPULARITY, tables)

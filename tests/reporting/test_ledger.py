@@ -67,15 +67,23 @@ def test_a_row_holds_presets_metrics_and_stages():
     metrics = {"run": {"protocol": "stale"}, "test": {"all": {"users": 9, "mrr": 0.5}}}
     timing = {"decode": {"seconds": 2.5, "peak_memory_mib": 80.0, "users_per_second": 4.0},
               "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
-    given = {"revision": "abc", "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
+    given = {"revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"}, "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
     row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
     expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25,
                 "seconds": 3.5, "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0,
-                "parameters": 7, "cores": 2, "parameters/quantize": 2, "seed": 42}
+                "parameters": 7, "cores": 2, "parameters/quantize": 2, "seed": 42,
+                "overrides": "training.epochs=3 decode.index=ivf"}
     assert row | expected == row and "leave_one_out" in row["protocol"]
     partial = run_row(params, metrics, {}, timing | {"decode": None}, {}, **given)
     assert partial["seconds"] == "" and partial["seconds/evaluate"] == 1.0 and "seconds/decode" not in partial
     assert run_name(params) == f"shop-tiger-small-none-seed42-{params_hash(params)}"
+
+
+def test_scored_candidates_stand_where_lists_would():
+    scoring = {"test": {"auc": 0.7, "users": 5}, "valid": {"auc": 0.6}, "baseline": {"popularity": {"auc": 0.5}}}
+    row = run_row(make_params(), {"run": {}, "scoring": scoring}, {}, {}, {}, revision="abc", overrides={}, hardware={},
+                  date="now")
+    assert row | {"test/all/auc": 0.7, "valid/all/auc": 0.6, "baseline/popularity/auc": 0.5, "overrides": ""} == row
 
 
 def test_a_stage_from_the_cache_has_the_timing_of_when_it_was_made():

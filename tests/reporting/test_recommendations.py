@@ -66,6 +66,13 @@ def test_metrics_stand_beside_the_baselines():
                     ["mrr", "0.0500", "0.0250", "0.0025"]]
 
 
+def test_scored_candidates_have_one_table_beside_popularity():
+    scoring = {"test": {"pairs": 12, "auc": 0.75}, "valid": {}, "baseline": {"popularity": {"pairs": 12, "auc": 0.5}}}
+    protocol, table = format_metrics({"run": {"protocol": "p"}, "scoring": scoring}).split("\n\n")
+    assert [line.split() for line in table.splitlines()] == [["test", "method", "popularity"], ["pairs", "12", "12"],
+                                                             ["auc", "0.7500", "0.5000"]]
+
+
 def test_groups_stand_below_and_empty_ones_have_no_figures():
     rows = [line.split() for line in format_metrics(TREE).split("\n\n")[2].splitlines()]
     assert rows == [["group", "users", "recall@10", "ndcg@10", "mrr"], ["all", "90", "0.4000", "0.2000", "0.0500"],

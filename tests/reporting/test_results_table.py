@@ -58,6 +58,15 @@ def test_bars_by_popularity_are_means_over_the_runs_of_a_method_that_have_every_
     assert list(bars) == ["tiger"] and np.allclose(bars["tiger"], [0.2, 0.2, 0.3, 0.4, 0.5])
 
 
+def test_recorded_runs_stand_behind_the_baselines_and_say_what_was_set():
+    row = {"protocol": "p", "paper": "tiger", "ablation": "none", "scale": "small", "seed": "1", "revision": "abc",
+           "overrides": "training.epochs=8", "test/all/recall@10": "0.05", "baseline/popularity/recall@10": "0.01"}
+    rows = recorded_rows([row, row | {"seed": "2", "overrides": ""}], ["recall@10", "mrr"])
+    assert [one["method"] for one in rows] == ["baseline: popularity", "tiger", "tiger"]
+    assert [one["recall@10"] for one in rows] == ["0.0100", "0.0500", "0.0500"]
+    assert [one["source"] for one in rows[1:]] == ["scale small, seed 1, abc training.epochs=8", "scale small, seed 2, abc"]
+
+
 def test_two_protocols_never_share_a_row_or_a_block(published):
     ledger = [{"protocol": "beauty | mine", "paper": "tiger", "ablation": "random_codes", "scale": "small", "seed": "1",
                "revision": "abc", "test/all/recall@10": "0.05"}]

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline_lib import artifacts, cli, plain_files
 from pipeline_lib.cli import compose
+from pipeline_lib.reporting.finished_run import scored_users
 from tests.conftest import ROOT, tiny
 from tests.stages.whole_run import run_stages
 
@@ -60,6 +61,8 @@ def test_candidates_are_scored_through_every_stage(run):
     assert test["pairs"] == popularity["pairs"] == 11 * test["users"] > 1000
     assert 0 < test["auc"] < 1 and test["ndcg@1"] <= test["mrr"] <= 1
     assert metrics["run"]["protocol"].endswith(" | 10 sampled negatives, 10000 users")
+    users, figures, _ = scored_users(run(SCORING))
+    assert len(users) == test["users"] and figures["group_auc"].mean() == pytest.approx(test["group_auc"], abs=1e-6)
     assert 0 < metrics["decode"]["prompt_tokens"]["codes"] < metrics["decode"]["prompt_tokens"]["text"]
 
 

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,27 @@ def test_poor_codes_stop_the_stage_after_the_report_is_written(paths):
         main(**paths)
     assert plain_files.read_json(paths["metrics"])["collision_rate"] > 0.01
     assert not paths["tokens"].exists()
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("sequential", {"codebook_size": 8}), ("cid", {"clusters": 2, "cluster_size": 8})])
+def test_codes_come_from_training_histories_alone(paths, kind, options):
+    write_params(paths["params"], kind=kind, **{kind: options})
+    rng, split = np.random.default_rng(0), artifacts.read_split(paths["split"])
+
+    def histories():
+        return Ragged.from_rows(rng.permutation(NUM_ITEMS).reshape(3, -1))
+
+    def codes(split):
+        artifacts.write_split(paths["split"], split)
+        main(**paths)
+        return artifacts.read_identifiers(paths["tokens"]).codes
+
+    split = replace(split, train=histories())
+    first = codes(split)
+    held = [replace(split.test, histories=histories(), targets=histories()) for _ in range(2)]
+    assert np.array_equal(codes(replace(split, valid=held[0], test=held[1])), first)
+    assert not np.array_equal(codes(replace(split, train=histories())), first)
 
 
 def test_as_a_program_it_fails_with_one_line(paths):

@@ -184,6 +184,9 @@ def test_one_codebook_of_all_codewords_is_a_point_of_the_same_grid(vectors):
     single = tokenize(vectors, levels=1, codebook_size=32)
     assert single.codes.shape == (240, 1) and single.level_sizes == (32,)
     assert np.array_equal(mq.encode_items(vectors, single.tensors, single.config), single.codes)
+    same = tokenize(vectors, levels=4, codebook_size=8, one_codebook=True)
+    assert np.array_equal(same.codes, single.codes) and same.level_sizes == (32,)
+    assert np.array_equal(mq.encode_items(vectors, same.tensors, same.config), same.codes)
 
 
 @pytest.mark.parametrize("name, value", [("levels", 0), ("mask", 1.0), ("validation_share", -0.1), ("dropout", 1.5)])

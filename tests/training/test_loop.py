@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,32 @@ def test_it_learns_and_ends_with_the_best_epoch(tmp_path):
     best = min(rows, key=lambda row: row["valid_loss"])
     with torch.no_grad():
         assert float(model.eval()({"x": X[:20], "y": Y[:20]})[0]) / 20 == pytest.approx(best["valid_loss"])
+
+
+def train_to_figures(folder: Path, losses: list[float], seen: list[torch.Tensor], stop_at: int | None = None):
+    """Validation says ``losses``, one an epoch, and notes the weights that it was ``seen`` with."""
+    model = Regression()
+
+    def validate(network):
+        if len(seen) + 1 == stop_at:
+            raise KeyboardInterrupt
+        seen.append(network.linear.weight.detach().clone())
+        return {"loss": losses[len(seen) - 1]}
+
+    fit(model, batches=lambda epoch: np.split(np.arange(100), 5), collate=lambda rows: {"x": X[rows], "y": Y[rows]},
+        validate=validate, params=replace(PARAMS, patience=10), checkpoints=Checkpoints(folder),
+        accelerator=make_accelerator("fp32"))
+    return model
+
+
+@pytest.mark.parametrize("stop_at", [None, 2, 3, 5])
+def test_it_ends_with_the_weights_of_the_second_epoch_where_that_was_the_best_of_six(tmp_path, stop_at):
+    losses, seen = [3.0, 1.0, 2.0, 5.0, 1.0, 4.0], []
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            train_to_figures(tmp_path / "a", losses, seen, stop_at)
+    model = train_to_figures(tmp_path / "a", losses, seen)
+    assert [torch.equal(model.linear.weight, weight) for weight in seen] == [False, True, False, False, False, False]
 
 
 def test_equal_seeds_give_equal_bits(tmp_path):
