@@ -51,11 +51,16 @@ def write_ingest(interactions_path: Path, items_path: Path, users_path: Path,
 
 
 def read_interactions(path: Path) -> pa.Table:
-    return read_table(path, INTERACTIONS)
+    table = read_table(path, INTERACTIONS)
+    for name in ("user", "item"):
+        _refuse(path, table[name].to_numpy() < 0, name, "0 or more")
+    return table
 
 
 def read_user_ids(path: Path) -> list[str]:
-    return read_table(path, USERS)["user_id"].to_pylist()
+    table = read_table(path, USERS)
+    _refuse(path, table["user"].to_numpy() != np.arange(len(table)), "user", "the row's own number")
+    return table["user_id"].to_pylist()
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -115,6 +120,9 @@ def write_split(folder: Path, split: Split) -> None:
 
 def read_split(folder: Path) -> Split:
     items = read_table(folder / "items.parquet", SPLIT_ITEMS)
+    _refuse(folder / "items.parquet", items["train_count"].to_numpy() < 0, "train_count", "0 or more")
+    group = items["popularity_group"].to_numpy()
+    _refuse(folder / "items.parquet", (group < 1) | (group > 5), "popularity_group", "from 1 to 5")
     train = read_table(folder / "train.parquet", TRAIN)
     histories = _ragged(train["items"], folder / "train.parquet", "items", len(items))
     paths = {name: folder / f"{name}_candidates.parquet" for name in ("train", "valid", "test")}
@@ -226,6 +234,7 @@ def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> N
         if lowest < -1 or highest >= size:
             raise ValueError(f"{path}: code {highest if highest >= size else lowest} at level {level} does not fit a "
                              f"codebook of {size}; re-run quantize after changing its size")
+    _refuse(path, ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1), "the identifier", "codes with -1 only behind them")
 
 
 # --- sequences ------------------------------------------------------------------------------------------------------
@@ -246,11 +255,13 @@ def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Map
         write_json(place / "vocabulary.json", vocabulary)
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path, num_items: int | None = None) -> Examples:
+    """``num_items``: of the catalogue, which histories and targets are held against."""
     table = read_table(path, ITEM_EXAMPLES)
     schema = pa.schema([column for column in CODE_EXAMPLES if column.name in table.column_names])
     table = read_table(path, schema)
-    lists = {name: _ragged(table[name], path, name, None) for name in schema.names if name not in ("user", "task")}
+    lists = {name: _ragged(table[name], path, name, num_items if name in ("history", "targets") else None)
+             for name in schema.names if name not in ("user", "task")}
     return Examples(table["user"].to_numpy(), lists["history"], lists["targets"], lists.get("input_ids"),
                     lists.get("labels"), table["task"].to_pylist() if "task" in schema.names else None)
 
@@ -258,7 +269,7 @@ def read_examples(path: Path) -> Examples:
 def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vectors: Path, split: Path,
                             parts: Sequence[str]) -> RecommenderInputs:
     held, texts = read_split(split), sequences / "items.parquet"
-    return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet") for name in parts},
+    return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet", held.num_items) for name in parts},
                              read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
                              *(read_item_vectors(folder, held.num_items).reshape(held.num_items, -1)
                                for folder in (vectors, cf_vectors)),
@@ -350,6 +361,12 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
         part = table.filter(pa.compute.equal(table["candidates"], name)).combine_chunks()
         items = _ragged(part["items"], path, "items", num_items)
         scores = part["scores"].combine_chunks().flatten().to_numpy()
+        if len(scores) != len(items.values):
+            raise ValueError(f"{path}: {len(items.values)} items but {len(scores)} scores (candidates={name}); re-run decode")
+        rising = (np.diff(scores) > 0) & (np.diff(items.row_of_value) == 0)
+        if rising.any():
+            raise ValueError(f"{path}: row {items.row_of_value[int(np.argmax(rising))]} of candidates={name} is not best first; "
+                             "re-run decode")
         pairs = items.row_of_value * num_items + items.values
         if len(np.unique(pairs)) < len(pairs):
             raise ValueError(f"{path}: a list of candidates={name} holds an item twice; re-run decode")

@@ -51,7 +51,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
 def read_array(path: Path, dtype: type) -> np.ndarray:
     require(path)
-    array = np.load(path, allow_pickle=False)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{path}: damaged ({error}); re-run the stage that makes it") from error
     if array.dtype != dtype:
         raise ValueError(f"{path}: {array.dtype} values, expected {np.dtype(dtype)}")
     return array
@@ -68,10 +71,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     require(path)
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}); re-run the stage that makes it") from error
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

@@ -125,6 +125,55 @@ def test_a_list_with_an_item_twice_is_refused(tmp_path):
         artifacts.read_predictions(path, 3)
 
 
+@pytest.mark.parametrize(("scores", "message"), [
+    ([-2, -1], "row 0 of candidates=all is not best first"), ([-1], "2 items but 1 scores"),
+])
+def test_a_list_in_another_order_or_without_its_scores_is_refused(tmp_path, scores, message):
+    path = tmp_path / "test.parquet"
+    table = pa.table({"user": [0], "candidates": ["all"], "items": [[1, 2]], "scores": [scores]}, schema=artifacts.PREDICTIONS)
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=message):
+        artifacts.read_predictions(path, 3)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"train_count": np.array([1, -4, 0], dtype=np.int32)}, "train_count of row 1 is not 0 or more"),
+    ({"popularity_group": np.array([1, 2, 9], dtype=np.int8)}, "popularity_group of row 2 is not from 1 to 5"),
+])
+def test_columns_out_of_their_range_are_refused(tmp_path, split, change, message):
+    artifacts.write_split(tmp_path / "split", replace(split, **change))
+    with pytest.raises(ValueError, match=message):
+        artifacts.read_split(tmp_path / "split")
+
+
+def test_numbers_that_are_not_those_of_ingest_are_refused(tmp_path):
+    pq.write_table(pa.table({"user": [0, 2], "user_id": ["a", "b"]}, schema=artifacts.USERS), tmp_path / "users.parquet")
+    with pytest.raises(ValueError, match="user of row 1 is not the row's own number"):
+        artifacts.read_user_ids(tmp_path / "users.parquet")
+    log = pa.table({"user": [0], "item": [-1], "timestamp": [0], "rating": [None]}, schema=artifacts.INTERACTIONS)
+    pq.write_table(log, tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match="item of row 0 is not 0 or more"):
+        artifacts.read_interactions(tmp_path / "log.parquet")
+    rows = Ragged.from_rows([[1, 2], [999]])
+    examples = Examples(np.array([0, 1], dtype=np.int32), rows, rows)
+    artifacts.write_sequences(tmp_path / "sequences", {"train": examples}, {})
+    with pytest.raises(ValueError, match="column history, row 1: item 999 does not exist; there are 3 items"):
+        artifacts.read_examples(tmp_path / "sequences/train.parquet", 3)
+
+
+def test_a_code_behind_the_end_of_its_identifier_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the identifier of row 1 is not codes with -1 only behind them"):
+        artifacts.write_identifiers(tmp_path / "tokens", Identifiers(np.array([[0, 1], [-1, 2]], dtype=np.int32), (4, 4)))
+
+
+def test_damaged_arrays_and_tensors_are_refused_in_one_line(tmp_path):
+    for name, read in (("items.npy", lambda path: plain_files.read_array(path, np.float32)),
+                       ("model.safetensors", plain_files.read_tensors)):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=f"{name}: damaged .*; re-run the stage that makes it"):
+            read(tmp_path / name)
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "a.json"
     plain_files.write_json(path, {"old": 1})

@@ -20,7 +20,7 @@ from pipeline_lib.decoding.index import build_index, index_bytes, index_recall, 
 from pipeline_lib.decoding.trie import Trie, build_trie
 from pipeline_lib.params import DecodeParams
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.records import Cases, Rankings
+from pipeline_lib.records import Cases, Rankings, Split
 
 if TYPE_CHECKING:
     import faiss
@@ -127,12 +127,12 @@ class RankedUsers:
     index_file: bytes | None = None
 
 
-def make_grounder(items: np.ndarray, parts: Mapping[str, np.ndarray], decode: DecodeParams, similarity: str, device: torch.device,
+def make_grounder(items: np.ndarray, split: Split, decode: DecodeParams, similarity: str, device: torch.device,
                   generator: np.random.Generator) -> Grounder:
-    """A grounder of ``items (N, D)``, with lists of their ``parts`` (masks ``(N,)``), and with an index, where
+    """A grounder of ``items (N, D)``, with lists of the parts of ``split``, and with an index, where
     ``decode`` asks for them."""
     order = generator.permutation(len(items))
-    sets = _candidate_sets(parts if decode.candidate_sets else {}, len(items))
+    sets = _candidate_sets(split.parts if decode.candidate_sets else {}, len(items))
     allowed = {name: None if name == "all" else torch.from_numpy(mask[order]).to(device) for name, mask in sets.items()}
     index = None if decode.index is None else build_index(items[order], decode.index, similarity, order)
     return Grounder(torch.from_numpy(items[order]).to(device), order, allowed, similarity, decode.top_k,

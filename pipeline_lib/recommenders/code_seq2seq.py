@@ -4,7 +4,7 @@ Shapes: B examples, T tokens of a history, L levels, K codes of a level, V vocab
 Source: Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIGER), section 3.2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipeline_lib.backbones.t5 import T5Decoder, build_t5
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
-from pipeline_lib.records import Cases, Examples
+from pipeline_lib.records import Cases, Examples, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary
@@ -121,10 +121,10 @@ class Ranker:
             return search_cases(cases, batches, start, self.decoder, self.accelerator)
 
 
-def make_decoder(codes: np.ndarray, level_sizes: tuple[int, ...], parts: Mapping[str, np.ndarray], decode: DecodeParams,
+def make_decoder(codes: np.ndarray, level_sizes: tuple[int, ...], split: Split, decode: DecodeParams,
                  accelerator: Accelerator, seed: int) -> Decoder:
-    """Tries of ``codes (N, L)``, and of their ``parts`` (masks ``(N,)``) where ``decode`` asks for them."""
-    tries = candidate_tries(codes, level_sizes, parts if decode.candidate_sets else {}, accelerator.device)
+    """Tries of ``codes (N, L)``, and of the parts of ``split`` where ``decode`` asks for them."""
+    tries = candidate_tries(codes, level_sizes, split.parts if decode.candidate_sets else {}, accelerator.device)
     order = numpy_generator(seed, "items that share an identifier").permutation(len(codes))
     return Decoder(tries, decode.kind, decode.beam_size, decode.top_k, order, decode.filter_history)
 
@@ -142,13 +142,13 @@ def validation_sample(examples: Examples, cases: Cases, users: int | None, seed:
     return examples.take(rows), cases.take(rows)
 
 
-def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, codes: np.ndarray, parts: Mapping[str, np.ndarray],
+def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, codes: np.ndarray, split: Split,
                      training: TrainingParams, collate: Collate, accelerator: Accelerator, seed: int) -> dict[str, float]:
     """Loss a token, and NDCG and recall of the best ten items unless ``training.early_stopping`` is ``loss``."""
     decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K)
     figures = {"loss": _mean_loss(network, examples, decode.batch_size, collate, accelerator)}
     if training.early_stopping != "loss":
-        decoder = make_decoder(codes, network.vocabulary.level_sizes, parts, decode, accelerator, seed)
+        decoder = make_decoder(codes, network.vocabulary.level_sizes, split, decode, accelerator, seed)
         ranked = Ranker(network, decoder, decode.batch_size, collate, accelerator).rank(examples, cases)
         measured = ranking_metrics(ranked.rankings[0].items, cases.targets, (VALIDATION_K,))
         figures |= {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}

@@ -57,6 +57,6 @@ class Ranker:
 def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *, accelerator: Accelerator,
                 seed: int) -> Ranker:
     """A ranker over the vectors of ``tokenizer.source``."""
-    grounder = make_grounder(inputs.vectors, inputs.split.parts, decode, model.config["similarity"], accelerator.device,
+    grounder = make_grounder(inputs.vectors, inputs.split, decode, model.config["similarity"], accelerator.device,
                              numpy_generator(seed, "items of equal score"))
     return Ranker(inputs.users, grounder, decode.batch_size, accelerator)

@@ -215,7 +215,7 @@ def _mean_loss(network: InstructionLM, instructions: Instructions, examples: Exa
 def _ranker(network: InstructionLM, instructions: Instructions, inputs: RecommenderInputs, decode: DecodeParams,
             accelerator: Accelerator, seed: int) -> Ranker:
     codes, level_sizes = inputs.identifiers.codes, inputs.identifiers.level_sizes
-    decoder = make_decoder(codes, level_sizes, inputs.split.parts, decode, accelerator, seed)
+    decoder = make_decoder(codes, level_sizes, inputs.split, decode, accelerator, seed)
     return Ranker(network, instructions, level_sizes, bool((codes < 0).any()), decoder, decode.batch_size, accelerator)
 
 

@@ -90,7 +90,7 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     network = _build(config, replace(inputs, identifiers=identifiers))
     state = {name: torch.from_numpy(value) for name, value in model.tensors.items()}
     network.load_state_dict({**state, "codes": network.codes})
-    decoder = make_decoder(model.item_codes, network.vocabulary.level_sizes, inputs.split.parts, decode, accelerator, seed)
+    decoder = make_decoder(model.item_codes, network.vocabulary.level_sizes, inputs.split, decode, accelerator, seed)
     network.to(accelerator.device)
     return Ranker(network.recommender, decoder, decode.batch_size, network.batch_of, accelerator)
 
@@ -149,7 +149,7 @@ def _fit(model: JointModel, inputs: RecommenderInputs, training: TrainingParams,
                                                       numpy_generator(seed, f"epoch {epoch}")),
         collate=lambda rows: model.batch_of(examples, rows),
         validate=lambda network: validate_network(network.recommender, *held, network.codes.cpu().numpy(),
-                                                  inputs.split.parts, training, network.batch_of, accelerator, seed),
+                                                  inputs.split, training, network.batch_of, accelerator, seed),
         params=training, checkpoints=checkpoints, accelerator=accelerator, alternation=turns)
 
 

@@ -240,7 +240,7 @@ def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, case
 
 def _grounder(inputs: RecommenderInputs, decode: DecodeParams, similarity: str, accelerator: Accelerator,
               seed: int) -> Grounder:
-    return make_grounder(inputs.vectors, inputs.split.parts, decode, similarity, accelerator.device,
+    return make_grounder(inputs.vectors, inputs.split, decode, similarity, accelerator.device,
                          numpy_generator(seed, "items of equal score"))
 
 

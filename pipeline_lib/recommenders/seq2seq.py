@@ -43,7 +43,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
         batches=lambda epoch: length_bucketed_batches(lengths, training.batch_size, training.bucket_batches,
                                                       numpy_generator(seed, f"epoch {epoch}")),
         collate=lambda batch: collate(examples, batch),
-        validate=lambda network: validate_network(network, *held, inputs.identifiers.codes, inputs.split.parts, training,
+        validate=lambda network: validate_network(network, *held, inputs.identifiers.codes, inputs.split, training,
                                                   collate, accelerator, seed),
         params=training, checkpoints=checkpoints, accelerator=accelerator)
     return Model({name: value.cpu().numpy() for name, value in model.state_dict().items()},
@@ -56,6 +56,6 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     network = CodeSeq2Seq(Config(**{name: model.config[name] for name in Config.__dataclass_fields__}),
                           Vocabulary.from_json(inputs.vocabulary))
     network.load_state_dict({name: torch.from_numpy(value) for name, value in model.tensors.items()})
-    decoder = make_decoder(inputs.identifiers.codes, inputs.identifiers.level_sizes, inputs.split.parts, decode,
+    decoder = make_decoder(inputs.identifiers.codes, inputs.identifiers.level_sizes, inputs.split, decode,
                            accelerator, seed)
     return Ranker(network.to(accelerator.device), decoder, decode.batch_size, collate, accelerator)

@@ -162,7 +162,7 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
                               free_head=config.head == "free", alpha=config.alpha)
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in model.tensors.items()})
     table = model.tensors["head"] if config.head == "free" else corpus
-    grounder = make_grounder(np.ascontiguousarray(table.reshape(len(table), -1)), inputs.split.parts, decode, "dot",
+    grounder = make_grounder(np.ascontiguousarray(table.reshape(len(table), -1)), inputs.split, decode, "dot",
                              accelerator.device, numpy_generator(seed, "items of equal score"))
     weights = dimension_weights(saved["chosen_beta"], sets.set_size, sets.tokens).to(accelerator.device)
     return Ranker(network.to(accelerator.device), torch.from_numpy(corpus).to(accelerator.device), weights, grounder,

@@ -337,7 +337,7 @@ def test_codes_change_in_a_tokenizer_epoch_and_are_saved_with_the_model_that_rea
     rebuilt.eval()
     if rebuilt.refresh_codes() > 0:  # the best epoch's codes are those of its own tokenizer
         pytest.fail("the saved codes are not what the saved tokenizer gives")
-    held = inputs.examples["valid"], inputs.split.valid, trained.item_codes, inputs.split.parts
+    held = inputs.examples["valid"], inputs.split.valid, trained.item_codes, inputs.split
     found = joint_seq2seq.validate_network(ranker.model.eval(), *held, TRAINING, ranker.collate, accelerator, 0)
     best = max((row for row in trained.training if "valid_ndcg@10" in row), key=lambda row: row["valid_ndcg@10"])
     assert found == pytest.approx({name: best[f"valid_{name}"] for name in found}, rel=1e-6)

@@ -400,7 +400,7 @@ def test_items_of_the_history_are_left_out_only_where_asked(trained, ranker, inp
 def test_a_new_item_is_ranked_without_training(ranker, inputs):
     z = states(ranker, inputs, np.arange(3))
     vectors = np.concatenate([inputs.vectors, 7 * z[:1].numpy()])  # item 24 is what the first user looks for
-    grounder = make_grounder(vectors, {}, replace(DECODE, top_k=5), "cosine",
+    grounder = make_grounder(vectors, None, replace(DECODE, top_k=5), "cosine",
                              torch.device("cpu"), np.random.default_rng(0))
     items, scores = grounder.rank(z, "all", None)
     before = rank(ranker, inputs)
