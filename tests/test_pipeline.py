@@ -45,7 +45,8 @@ def test_metrics_hold_every_group_and_the_baselines(project):
 
 
 @pytest.mark.parametrize(("override", "expected"), [
-    ("ingest.max_bad_rows=1", {"ingest", "evaluate"}),
+    ("ingest.max_bad_rows=1", {"ingest"}),
+    ("ingest.min_rating=1", {"ingest", "evaluate"}),
     ("split.min_history=2", {"split", "evaluate"}),
     ("embed.text.ngram_max=1", {"embed@text"}),
     ("tokenizer.rqvae.epochs=4", {"quantize"}),

@@ -8,12 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline_lib.interactions.readers import json_lines
-from pipeline_lib.interactions.reading import read_raw
-from pipeline_lib.params import IngestParams
-
-
-def read(folder, format, **options):
-    return read_raw(folder, IngestParams(path=str(folder), format=format, **options))
+from tests.interactions.both_forms import read
 
 
 def write_lines(path, records, form=json.dumps):

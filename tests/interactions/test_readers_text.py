@@ -4,12 +4,7 @@ import gzip
 
 import pytest
 
-from pipeline_lib.interactions.reading import read_raw
-from pipeline_lib.params import IngestParams
-
-
-def read(folder, format, **options):
-    return read_raw(folder, IngestParams(path=str(folder), format=format, **options))
+from tests.interactions.both_forms import read
 
 
 def write(folder, files):
