@@ -100,14 +100,17 @@ def add_data(folder: Path,
     options = _ingest_options(folder, preset, raw_format, column)
     raw = _describe(folder, options)
     shutil.copytree(folder, place)
-    if not preset.exists():
+    new_preset = not preset.exists()
+    if new_preset:
         _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
         typer.echo(f"wrote {preset}: look there at what makes up an item's title and text, and set filters and split")
     done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], capture_output=True, text=True,
                           check=False)
     if done.returncode:
         shutil.rmtree(place)
-        raise ValueError(f"`dvc add {place}` failed, and the copy was removed: {' '.join(done.stderr.split()) or 'no message'}")
+        if new_preset:
+            preset.unlink()
+        raise ValueError(f"`dvc add {place}` failed, and nothing was kept: {' '.join(done.stderr.split()) or 'no message'}")
     typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
 
 

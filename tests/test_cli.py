@@ -104,6 +104,12 @@ def test_a_new_preset_takes_the_attributes_there_are_as_text(sidflow, own_data):
     assert (tree["ingest"]["title"], tree["ingest"]["text"]) == ("name", ["name", "colour"])
 
 
+def test_where_there_is_no_dvc_repository_nothing_is_kept(sidflow, own_data):
+    status, _, err = sidflow("data", "add", str(own_data), *COLUMNS)
+    assert status == 1 and err.startswith("error: `dvc add data/raw/shop` failed, and nothing was kept: ")
+    assert err.count("\n") == 1 and not Path("data/raw/shop").exists() and not Path("conf/dataset/shop.yaml").exists()
+
+
 def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)

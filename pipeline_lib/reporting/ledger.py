@@ -71,11 +71,12 @@ def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, 
     return row | flatten(figures | {"tokenizer": tokenizer})
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by ``/``."""
+def flatten(tree: Mapping[str, Any], prefix: str = "", *, joint: str = "/") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by ``joint``."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        key = f"{prefix}{name}"
+        flat |= flatten(value, f"{key}{joint}", joint=joint) if isinstance(value, Mapping) else {key: value}
     return flat
 
 

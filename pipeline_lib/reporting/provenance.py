@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.params import compose_tree, read_tree
+from pipeline_lib.reporting.ledger import flatten
 
 CODE = ("pipeline_lib", "stages", "conf", "dvc.yaml")  # params.yaml, dvc.lock and reports are what a run itself writes
 
@@ -38,15 +39,8 @@ def changed_keys(folder: Path) -> dict[str, Any]:
     """Keys of params.yaml with other values than its presets compose to, e.g. ``training.epochs``: what -S set."""
     tree = read_tree(folder / "params.yaml")
     presets = [f"{group}={name}" for group, name in tree["preset"].items()]
-    composed = _leaves(compose_tree(folder / "conf", presets))
-    return {key: value for key, value in _leaves(tree).items() if key != "seed" and composed.get(key) != value}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return leaves
+    composed = flatten(compose_tree(folder / "conf", presets), joint=".")
+    return {key: value for key, value in flatten(tree, joint=".").items() if key != "seed" and composed.get(key) != value}
 
 
 def changed_stages(folder: Path) -> list[str]:

@@ -63,7 +63,8 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
     names = shown_metrics(names)
     same = [old for old in ledger if old["protocol"] == row["protocol"] and find_row([old], row) is None]
     rows = [(method_name(one), one["scale"], one["seed"], *(_number(one.get(f"test/all/{name}")) for name in names),
-             f"{float(one['seconds']):,.0f}" if one["seconds"] != "" else None, one["revision"], one.get("overrides") or "as the presets")
+             f"{float(one['seconds']):,.0f}" if one["seconds"] != "" else None, one["revision"],
+             one.get("overrides") or "as the presets")
             for one in [row, *same]]
     rows[0] = (f"{rows[0][0]} (this run)", *rows[0][1:])
     body = table(["method", "scale", "seed", *names, "seconds", "revision", "other than the presets"], rows,

@@ -55,7 +55,7 @@ def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -
                   **{metric: f"{float(value):.4f}" for metric, value in figures.items()}}
                  for name, figures in baseline_figures(row, metrics).items()]
     rows += [{"protocol": row["protocol"], "method": method_name(row),
-              "source": " ".join([f"scale {row['scale']}, seed {row['seed']}, {row['revision']}", row.get("overrides", "")]).strip(),
+              "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']} {row.get('overrides', '')}".strip(),
               **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
              for row in ledger]
     return rows

@@ -24,6 +24,7 @@ def make_row(seed=42, revision="abc", **more):
 
 def test_nested_figures_become_paths():
     assert flatten({"test": {"all": {"mrr": 0.5}}, "collisions": 0.0}) == {"test/all/mrr": 0.5, "collisions": 0.0}
+    assert flatten({"embed": {"text": {"size": 3}}}, joint=".") == {"embed.text.size": 3}
 
 
 def test_rows_are_kept_and_columns_grow(tmp_path):
