@@ -119,10 +119,10 @@ def training_section(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Secti
     return Section("training", "Training", body or paragraph("Nothing was trained by gradient in this run."))
 
 
-def reconstruction_section(examples: Sequence[Mapping[str, Any]], titles: Sequence[str], limit: int = 40) -> Section:
+def reconstruction_section(examples: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Section:
     """What an embedding model says of items from their vectors alone, beside what is so."""
     rows = [(titles[example["item"]], example["attribute"], example["original"], example["decoded"],
-             "yes" if example["original"] == example["decoded"] else "no") for example in examples[:limit]]
+             "yes" if example["original"] == example["decoded"] else "no") for example in examples]
     return Section("reconstructions", "What the item vectors remember",
                    table(["item", "attribute", "so it is", "read from the vectors", "equal"], rows, text_columns=5))
 

@@ -18,6 +18,7 @@ from tests.stages.whole_run import run_stages
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
 OTHERS = {
     **{kind: [f"tokenizer.kind={kind}"] for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
+    "mq_seq2seq": ["paper=tiger", "tokenizer.kind=mq"],
 }
 SCORING = "store_scoring"  # ranks nothing: it scores candidates
 VARIANTS = {**{paper: [f"paper={paper}"] for paper in PAPERS}, **OTHERS}
