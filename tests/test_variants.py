@@ -11,7 +11,7 @@ from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pi
 from tests.conftest import with_paper
 
 GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml"))
-          for group in ("dataset", "paper", "scale", "ablation")}
+          for group in ("dataset", "paper", "size", "scale", "ablation")}
 
 
 def params_of(*overrides):
@@ -47,6 +47,29 @@ def test_etegrec_and_tiger_sas_differ_in_nothing_but_the_recommender_and_its_own
         assert getattr(joint, axis) == getattr(plain, axis)
     sizes = plain.recommender.options.values
     assert {name: joint.recommender.options.values[name] for name in sizes} == sizes
+
+
+@pytest.mark.parametrize("scale", GROUPS["scale"])
+def test_one_key_sets_the_size_of_every_network_from_config(scale):
+    found = {}
+    for size in GROUPS["size"]:
+        tree = yaml.safe_load(compose(["paper=setrec", f"scale={scale}", f"size={size}"]))
+        options = [tree["recommender"][kind] for kind in ("seq2seq", "joint_seq2seq", "retrieval_lm", "set_query")]
+        assert not any(values.get("pretrained") for values in options)
+        names = ("layers", "width", "heads", "head_size", "feed_forward")
+        (found[size],) = {tuple(values[name] for name in names) for values in options}
+        assert tree["tokenizer"]["set"]["width"] == found[size][1]
+    assert sorted(found, key=found.get) == ["tiny", "small", "medium", "large"]
+
+
+def test_a_width_may_be_given_beside_a_size_and_a_paper_keeps_its_own_without_one():
+    given = params_of("paper=setrec", "scale=small", "size=medium", "recommender.set_query.width=96")
+    options = given.recommender.options.values
+    assert (options["layers"], options["width"], options["feed_forward"]) == (4, 96, 512)
+    options = params_of("paper=setrec", "scale=paper").recommender.options.values
+    assert (options["pretrained"], options["width"]) == ("t5-small", 512)
+    with pytest.raises(ValueError, match="Could not find 'size/huge' .*: large medium small tiny"):
+        params_of("size=huge")
 
 
 @pytest.mark.parametrize(("dataset", "scale"), list(product(GROUPS["dataset"], GROUPS["scale"])))

@@ -14,7 +14,7 @@ import torch
 from torch.nn import Linear
 
 from pipeline_lib.artifacts import read_model, write_model
-from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
+from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams, compose_tree, params_from_tree
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import set_backbones, set_query
 from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, single_rows
@@ -26,6 +26,7 @@ from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
 from pipeline_lib.tokenizers import set as set_tokenizer
 from pipeline_lib.training.checkpoints import Checkpoints
+from tests.conftest import ROOT
 from tests.recommenders.conftest import split_of
 
 NUM_ITEMS, NUM_USERS, WIDTH, COLD_ITEM = 24, 48, 16, 5
@@ -82,6 +83,23 @@ def recall(ranking, cases, k=5):
 
 def batch_of(inputs, rows=slice(6)):
     return packed_rows(inputs.examples["train"]).collate(np.arange(NUM_USERS)[rows])
+
+
+# --- backbones ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", ["t5", "causal_lm"])
+def test_either_backbone_is_built_at_every_size(backbone):
+    weights = []
+    for size in ("small", "medium", "large"):
+        chosen = ["paper=setrec", f"size={size}", f"recommender.set_query.backbone={backbone}"]
+        tree = compose_tree(ROOT / "conf", chosen)
+        config = params_from_tree(tree).recommender.options.parse(Config)
+        with torch.device("meta"):
+            network, _ = set_backbones.new_backbone(config)
+        assert network.width == config.width == tree["tokenizer"]["set"]["width"]
+        weights.append(sum(weight.numel() for weight in network.parameters()))
+    assert 0 < 4 * weights[0] < weights[1] < weights[2] / 4
 
 
 # --- losses (9, 10, 11) ---------------------------------------------------------------------------------------------
