@@ -1,6 +1,6 @@
 """One training epoch of the set recommender: a row a user that trains all its positions against one sample a position.
 
-Run with ``python -m benchmarks.set_epoch``. Histories have the lengths of a 5-core shop (mean about 7 items, long tail),
+Run with ``python -m benchmarks.set_epoch``. Histories have the lengths of a 5-core shop (mean about 7, long tail),
 cut to 20 items of 5 tokens; the network has the sizes of ``size=small``. Both sides have the same backbone, targets and
 steps: a batch holds all positions of the same 64 users. Further rows: samples that are batched by length instead, as
 many positions a step; and a Qwen2 in place of the T5. Equal: all forms have the same summed loss over all positions, on

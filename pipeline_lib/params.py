@@ -95,6 +95,7 @@ class DecodeParams:
     batch_size: int = 256
     prompt: str = "seen"
     index: str | None = None
+    beta: float | None = None
 
 
 @dataclass(frozen=True)

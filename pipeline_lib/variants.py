@@ -176,6 +176,11 @@ def _check_decode(params: Params) -> None:
     if decode.index is not None and decode.kind != "ground":
         raise ValueError(f"params: decode.index={decode.index} does not fit decode.kind={decode.kind}, which finds items by "
                          "their codes; set decode.index=null, or decode.kind=ground")
+    if decode.beta is not None and params.recommender.kind != "set_query":
+        raise ValueError(f"params: decode.beta={decode.beta} does not fit recommender.kind={params.recommender.kind}, which "
+                         "has no scores to weigh; set decode.beta=null, or recommender.kind=set_query")
+    if decode.beta is not None and not 0 <= decode.beta <= 1:
+        raise ValueError(f"params: decode.beta is {decode.beta}; expected null or a weight from 0 to 1")
 
 
 def _row(table: Mapping, name: str, where: str):

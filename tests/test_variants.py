@@ -95,6 +95,8 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("decode.beam_size=20",), "decode.beam_size=20 cannot yield decode.top_k=30 items; set decode.beam_size=30"),
     (("decode.index=flat",), "decode.index=flat does not fit decode.kind=beam"),
     (("paper=lightgcn", "decode.index=lsh"), "decode.index is lsh; known: flat, ivf, hnsw, or null"),
+    (("decode.beta=0.5",), "decode.beta=0.5 does not fit recommender.kind=seq2seq, .*; set decode.beta=null"),
+    (("paper=setrec", "decode.beta=1.5"), "decode.beta is 1.5; expected null or a weight from 0 to 1"),
     (("paper=store_scoring", "split.candidates.source=null"), "decode.kind=score scores candidates, but .* is null"),
     (("split.candidates.source=impressions",), "impressions does not fit ingest.format=demo, which has none"),
     (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),

@@ -148,6 +148,8 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
                 seed: int) -> Ranker:
     """Put a trained model back together, from its tensors and JSON alone; items are those of ``model.item_vectors``.
 
+    ``decode.beta`` weighs the dimensions, where it is given, else the beta that was chosen in training.
+
     Raises:
         ValueError: if these are not as many as the split has.
     """
@@ -164,7 +166,8 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     table = model.tensors["head"] if config.head == "free" else corpus
     grounder = make_grounder(np.ascontiguousarray(table.reshape(len(table), -1)), inputs.split, decode, "dot",
                              accelerator.device, numpy_generator(seed, "items of equal score"))
-    weights = dimension_weights(saved["chosen_beta"], sets.set_size, sets.tokens).to(accelerator.device)
+    beta = saved["chosen_beta"] if decode.beta is None else decode.beta
+    weights = dimension_weights(beta, sets.set_size, sets.tokens).to(accelerator.device)
     return Ranker(network.to(accelerator.device), torch.from_numpy(corpus).to(accelerator.device), weights, grounder,
                   decode.batch_size, accelerator)
 

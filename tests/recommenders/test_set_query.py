@@ -261,6 +261,14 @@ def test_ranks_are_by_the_weighted_sum_over_dimensions(trained, inputs, accelera
     np.testing.assert_allclose(found.scores.reshape(NUM_USERS, -1), -np.sort(-scores, axis=1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_another_beta_in_decode_ranks_as_a_model_that_chose_it(trained, inputs, accelerator, beta):
+    model = replace(trained, config={**trained.config, "chosen_beta": beta})
+    one, two = (rank(trained, inputs, accelerator, replace(DECODE, beta=beta))[0], rank(model, inputs, accelerator)[0])
+    assert np.array_equal(one.items.values, two.items.values)
+    assert np.array_equal(one.scores, two.scores)
+
+
 def test_with_beta_1_collaborative_tokens_of_items_do_not_matter_and_with_beta_0_texts(trained, inputs, accelerator):
     for beta, dimension in ((1.0, slice(0, 1)), (0.0, slice(1, 3))):
         model = replace(trained, config={**trained.config, "chosen_beta": beta})

@@ -6,7 +6,9 @@ import yaml
 
 from pipeline_lib.params import params_from_tree
 from pipeline_lib.reporting.finished_run import outputs_digest, stage_timings
-from pipeline_lib.reporting.ledger import append_row, find_row, flatten, params_hash, read_ledger, run_name, run_row
+from pipeline_lib.reporting.ledger import (
+    append_row, effective_params, find_row, flatten, params_hash, read_ledger, run_name, run_row,
+)
 from pipeline_lib.reporting.provenance import Stage
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
@@ -61,6 +63,13 @@ def test_the_digest_says_what_the_stages_read_and_no_more():
     unused = make_params(embed=tree["embed"] | {"mf": tree["embed"]["mf"] | {"dimensions": 3}})
     used = make_params(embed=tree["embed"] | {"text": tree["embed"]["text"] | {"dimensions": 3}})
     assert params_hash(unused) == params_hash(params) != params_hash(used)
+
+
+def test_a_key_that_came_later_leaves_earlier_digests_as_they_were():
+    params = make_params()
+    assert "beta" not in effective_params(params)["decode"]
+    weighed = dataclasses.replace(params, decode=dataclasses.replace(params.decode, beta=0.0))
+    assert params_hash(weighed) != params_hash(params)
 
 
 def test_a_row_holds_presets_metrics_and_stages():
