@@ -103,6 +103,8 @@ def test_given_split_with_positions_worked_by_hand():
     assert cases_of(split.valid) == {0: ([2, 3], [4], True)}
     assert cases_of(split.test) == {0: ([2, 3, 4], [5, 6], True), 1: ([2], [3], True)}
     assert split.num_items == 10 and split.train_count[9] == 0  # item 9 is not in the file but keeps its number
+    parts = {name: np.flatnonzero(mask).tolist() for name, mask in split.parts.items()}
+    assert parts == {"warm": [2, 3], "cold": [4, 5, 6]}  # item 3 is warm, though it is user 1's target; 9 is neither
 
 
 def test_given_split_without_positions_takes_the_order_of_the_interactions():

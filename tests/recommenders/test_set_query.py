@@ -129,6 +129,21 @@ def test_equal_scores_cost_the_logarithm_of_the_catalogue_in_each_dimension(inpu
     assert loss.item() / 12 == pytest.approx(math.log(NUM_ITEMS - 6), rel=1e-5)
 
 
+def test_without_a_reconstruction_the_loss_is_a_cross_entropy_a_dimension_and_nothing_else(inputs):
+    network = build(inputs, replace(CONFIG, alpha=0.0)).eval()
+    rows = single_rows(packed_rows(inputs.examples["train"]))
+    loss, count = network(rows.collate(np.arange(12)))
+    expected = 0.0
+    with torch.no_grad():
+        corpus = network.corpus()
+        for row in range(12):
+            target, history = int(rows.targets[row][0]), rows.histories.take(np.array([row]))
+            scores = torch.einsum("mw,imw->mi", answers_to(network, corpus, history)[0], corpus)
+            expected += float((scores.logsumexp(dim=1) - scores[:, target]).sum())
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert count == 12 * 3
+
+
 @pytest.mark.parametrize("softmax", ["all", "warm"])
 def test_the_target_is_the_row_of_its_own_number(inputs, softmax):
     network = build(inputs, replace(CONFIG, softmax=softmax))
