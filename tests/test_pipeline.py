@@ -76,17 +76,6 @@ def test_changing_the_beam_reruns_decode_and_evaluate_and_going_back_runs_nothin
     assert restored.repro() == []
 
 
-def test_another_beta_ranks_with_the_model_that_is_there(restored):
-    restored.compose("paper=setrec")
-    assert {"finetune", "decode"} <= set(restored.repro())
-    found = []
-    for beta in ("beta_0", "beta_1"):
-        restored.compose("paper=setrec", f"ablation={beta}")
-        assert restored.repro() == ["decode", "evaluate"]
-        found.append(json.loads((restored.folder / "reports/metrics.json").read_text())["test"]["all"]["mrr"])
-    assert found[0] != found[1]
-
-
 def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restored):
     ran = restored.stages_run(restored.run("dvc", "exp", "run", *sum((["-S", o] for o in tiny("tokenizer.kind=rqkmeans")), []),
                                            "--name", "other").stdout)

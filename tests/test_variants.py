@@ -1,3 +1,5 @@
+import re
+from functools import reduce
 from itertools import product
 from pathlib import Path
 
@@ -47,6 +49,25 @@ def test_etegrec_and_tiger_sas_differ_in_nothing_but_the_recommender_and_its_own
         assert getattr(joint, axis) == getattr(plain, axis)
     sizes = plain.recommender.options.values
     assert {name: joint.recommender.options.values[name] for name in sizes} == sizes
+
+
+def values_read(stage, tree):
+    """What the params of a stage of dvc.yaml are; of embed, those of one source."""
+    tree = tree | {"item": {"source": "text"}}
+
+    def value_at(key):
+        return reduce(lambda found, name: found[name], key.split("."), tree)
+
+    keys = [re.sub(r"\$\{(.+?)\}", lambda found: value_at(found[1]), key) for key in stage["params"]]
+    return {key: value_at(key) for key in keys}
+
+
+@pytest.mark.parametrize("beta", ["beta_0", "beta_1"])
+def test_another_beta_is_read_by_decode_alone(beta):
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    whole, weighed = (yaml.safe_load(compose(["paper=setrec", f"ablation={name}"])) for name in ("none", beta))
+    changed = [name for name, stage in stages.items() if values_read(stage, whole) != values_read(stage, weighed)]
+    assert changed == ["decode"]
 
 
 @pytest.mark.parametrize("scale", GROUPS["scale"])
