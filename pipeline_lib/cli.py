@@ -13,7 +13,9 @@ import yaml
 
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_app
-from pipeline_lib.params import IngestParams, compose_tree, params_from_tree, parse
+from pipeline_lib.params import IngestParams
+from pipeline_lib.params_file import compose_tree, params_from_tree
+from pipeline_lib.parsing import parse
 from pipeline_lib.recommend_cli import items_app, recommend
 from pipeline_lib.reporting import commands
 from pipeline_lib.variants import check_pipeline, load_params

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipeline_lib.params import INDEX_KINDS, Params, check_ablation, read_params
+from pipeline_lib.params import INDEX_KINDS, Params
+from pipeline_lib.params_file import check_ablation, read_params
 
 
 @dataclass(frozen=True)

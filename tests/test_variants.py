@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline_lib.cli import check_options, compose
-from pipeline_lib.params import params_from_tree
+from pipeline_lib.params_file import params_from_tree
 from pipeline_lib.reporting.ledger import effective_params
 from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
 from tests.conftest import with_paper

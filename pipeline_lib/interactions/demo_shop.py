@@ -16,7 +16,7 @@ import polars as pl
 import yaml
 
 from pipeline_lib.interactions.raw import RawData
-from pipeline_lib.params import parse
+from pipeline_lib.parsing import parse
 from pipeline_lib.seeding import numpy_generator
 
 DAY = 24 * 3600

@@ -21,7 +21,8 @@ from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lor
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, search_cases
 from pipeline_lib.evaluation.ranking import ranking_metrics
-from pipeline_lib.params import DecodeParams, TrainingParams, parse
+from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.parsing import parse
 from pipeline_lib.recommenders.code_seq2seq import VALIDATION_K, make_decoder, validation_sample
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors
 from pipeline_lib.recommenders.instruction_network import STARTS, InstructionLM, item_texts, starting_lm

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
-from pipeline_lib.params import DecodeParams, TrainingParams, parse
+from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.parsing import parse
 from pipeline_lib.recommenders.instruction_network import STARTS, item_texts, starting_lm
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
 from pipeline_lib.recommenders.yes_no_pairs import Pairs, score_pairs

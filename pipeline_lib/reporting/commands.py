@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib import artifacts, plain_files
-from pipeline_lib.params import check_ablation, compose_tree, params_from_tree
+from pipeline_lib.params_file import check_ablation, compose_tree, params_from_tree
 
 PROJECT, CONF = Path(), Path("conf")
 RESULTS, KEPT = Path("reports/results"), Path("reports/results/runs")

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.evaluation.groups import lists_of, score_lists
 from pipeline_lib.evaluation.scoring import user_scoring_metrics
-from pipeline_lib.params import Params, read_params
+from pipeline_lib.params import Params
+from pipeline_lib.params_file import read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
 from pipeline_lib.reporting.provenance import Stage, changed_keys, describe_hardware, read_stages, revision
 

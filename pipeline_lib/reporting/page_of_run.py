@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib import artifacts, plain_files
-from pipeline_lib.params import Params, read_params
+from pipeline_lib.params import Params
+from pipeline_lib.params_file import read_params
 from pipeline_lib.reporting.dag import draw_dag
 from pipeline_lib.reporting.data_sections import codes_section, data_section, reconstruction_section, training_section
 from pipeline_lib.reporting.figures import draw_model_figures

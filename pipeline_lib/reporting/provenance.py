@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.params import compose_tree, read_tree
+from pipeline_lib.params_file import compose_tree, read_tree
 from pipeline_lib.reporting.ledger import flatten
 
 CODE = ("pipeline_lib", "stages", "conf", "dvc.yaml")  # params.yaml, dvc.lock and reports are what a run itself writes

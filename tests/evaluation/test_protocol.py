@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from pipeline_lib.evaluation.protocol import describe_protocol
-from pipeline_lib.params import CandidateParams, KCore, Params, params_from_tree
+from pipeline_lib.params import CandidateParams, KCore, Params
+from pipeline_lib.params_file import params_from_tree
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
 

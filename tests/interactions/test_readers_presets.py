@@ -10,7 +10,8 @@ import yaml
 from pipeline_lib.interactions.raw import RawData
 from pipeline_lib.interactions.reading import read_raw
 from pipeline_lib.interactions.validation import describe_raw
-from pipeline_lib.params import IngestParams, SplitParams, parse
+from pipeline_lib.params import IngestParams, SplitParams
+from pipeline_lib.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_lib.params import params_from_tree
+from pipeline_lib.params_file import params_from_tree
 from pipeline_lib.reporting.finished_run import outputs_digest, stage_timings
 from pipeline_lib.reporting.ledger import (
     append_row, effective_params, find_row, flatten, params_hash, read_ledger, run_name, run_row,

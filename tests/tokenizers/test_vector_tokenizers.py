@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline_lib import artifacts, records
-from pipeline_lib.params import parse
+from pipeline_lib.parsing import parse
 from pipeline_lib.quantizers.collisions import collision_rate
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.tokenizers import letter, opq, random, rqkmeans, rqvae

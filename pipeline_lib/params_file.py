@@ -1,0 +1,120 @@
+"""params.yaml, or a composition of conf/ -> `Params`.
+
+Which kinds exist and which of them fit together is the registry's knowledge: `pipeline_lib.variants.load_params`
+reads with this module and then checks the combination.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from pipeline_lib.params import EmbedParams, Options, Params, RecommenderParams, TokenizerParams
+from pipeline_lib.parsing import convert, parse, refuse_missing, refuse_unknown
+
+T = TypeVar("T")
+
+
+def read_params(path: Path) -> Params:
+    """Read a params.yaml.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the first key that is unknown, missing or of another type.
+    """
+    return params_from_tree(read_tree(path))
+
+
+def read_tree(path: Path) -> Mapping[str, Any]:
+    """The mapping that a params.yaml holds, not looked into."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no parameters; run `sidflow params` to compose them from conf/")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{path}: expected a mapping of parameters, found {type(tree).__name__}")
+    return tree
+
+
+def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What `dvc exp run -S` would compose from a folder conf/, interpolations resolved, as a nested mapping.
+
+    Args:
+        overrides: as after -S, e.g. ``paper=tiger``, ``seed=7``.
+
+    Raises:
+        ValueError: if a group, preset or key does not exist, in one line.
+    """
+    from hydra import compose, initialize_config_dir  # a GPU worker has no Hydra, and reads params.yaml alone
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        said = " ".join(str(error).split()).split(" Config search path")[0]
+        raise ValueError(f"conf/: {said}") from error
+
+
+def params_from_tree(tree: Mapping[str, Any]) -> Params:
+    """The same from a nested mapping, e.g. a Hydra composition."""
+    refuse_unknown(tree, {f.name for f in dataclasses.fields(Params)}, "params")
+    missing = [f.name for f in dataclasses.fields(Params) if f.default is dataclasses.MISSING and f.name not in tree]
+    if missing:
+        raise ValueError(f"params: {missing[0]} is missing; run `sidflow params` to compose params.yaml anew")
+    plain = {name: parse(typing.get_type_hints(Params)[name], tree[name], name)
+             for name in ("ingest", "split", "sequences", "training", "decode", "evaluate")}
+    return Params(
+        seed=convert(int, tree["seed"], "seed"),
+        preset=convert(Mapping[str, str], tree["preset"], "preset"),
+        ablations=convert(tuple[str, ...], tree.get("ablations", ()), "ablations"),
+        embed=_embed_params(tree["embed"]),
+        tokenizer=_kind_params(TokenizerParams, tree["tokenizer"], "tokenizer"),
+        recommender=_kind_params(RecommenderParams, tree["recommender"], "recommender"),
+        **plain,
+    )
+
+
+def check_ablation(params: Params) -> None:
+    """Refuse an ablation of another paper: it would set options that this one's kinds do not read.
+
+    Raises:
+        ValueError: naming the ablations of this paper.
+    """
+    paper, ablation = (params.preset.get(group, "none") for group in ("paper", "ablation"))
+    if ablation not in ("none", *params.ablations):
+        raise ValueError(f"params: ablation={ablation} is not one of paper={paper}, whose ablations are "
+                         f"{', '.join(('none', *params.ablations))}; `ablations` in conf/paper/{paper}.yaml lists them")
+
+
+def _embed_params(tree: Mapping[str, Any]) -> EmbedParams:
+    sources = convert(tuple[str, ...], tree.get("sources"), "embed.sources")
+    options = {name: Options(name, f"embed.{name}", values) for name, values in tree.items() if name != "sources"}
+    for source in sources:
+        if source not in options:
+            raise ValueError(f"params: embed.sources names {source}, which has no options; known: {', '.join(options)}")
+    return EmbedParams(sources, options)
+
+
+def _kind_params(config: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """Split shared keys from the blocks of options, one block a kind."""
+    shared = {f.name for f in dataclasses.fields(config)} - {"options"}
+    blocks = {name: values for name, values in tree.items() if name not in shared}
+    for name, values in blocks.items():
+        if not isinstance(values, Mapping):
+            raise ValueError(f"params: {where}.{name} is not known; known: {', '.join(sorted(shared))}")
+    kind = tree.get("kind")
+    if kind not in blocks:
+        raise ValueError(f"params: {where}.kind is {kind}; known: {', '.join(sorted(blocks))}")
+    plain = {name: value for name, value in tree.items() if name in shared}
+    refuse_missing(plain, shared, where)
+    hints = typing.get_type_hints(config)
+    return config(options=Options(kind, f"{where}.{kind}", blocks[kind]),
+                  **{name: convert(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
