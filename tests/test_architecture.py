@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_lib import variants
+
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
     {"ragged", "seeding", "parsing", "params", "params_file", "plain_files"},
@@ -86,17 +88,23 @@ def test_only_artifacts_params_and_what_reads_raw_files_open_paths():
 
 
 def modules_named_in(path: Path) -> set[Path]:
-    """Files of the library that a file imports."""
+    """Files of the project that a file imports, at its top or inside a function."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline_lib"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    paths = {(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names}
-    return {path for path in paths if path.exists()}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    own = {name for name in names if name.split(".")[0] in ("pipeline_lib", "stages")}
+    return {path for path in map(file_of, own) if path.exists()}
+
+
+def file_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
 
 
 def imported_by(path: Path) -> set[Path]:
-    """A file, and all of the library that it imports, directly or not."""
+    """A file, and all of the project that it imports, directly or not."""
     found, waiting = set(), [path]
     while waiting:
         path = waiting.pop()
@@ -106,22 +114,43 @@ def imported_by(path: Path) -> set[Path]:
     return found
 
 
-ROOMS = {"embed": "embeddings", "quantize": "tokenizers", "finetune": "recommenders", "decode": "recommenders"}
-FORMS = {"artifacts", "plain_files", "records"}  # how the stages' files are read and written
+CHOSEN = {"embed": "embeddings", "quantize": "tokenizers", "finetune": "recommenders", "decode": "recommenders"}
+ROWS = {"embeddings": variants.EMBEDDINGS, "tokenizers": variants.TOKENIZERS, "recommenders": variants.RECOMMENDERS}
+WITHOUT_EFFECT = {  # on what a stage writes
+    "pipeline_lib/command.py": "how a stage is started, and its error messages",
+    "pipeline_lib/reporting/timing.py": "writes reports/timing.json, which is no output of a stage",
+}
+REGISTRY = "pipeline_lib/variants.py"  # refuses, and names the module of a kind, which is a dep by `${...kind}`
 
 
 @pytest.mark.parametrize("stage", [path.stem for path in MODULES
                                    if path.parent.name == "stages" and path.stem != "__init__"])
-def test_a_stage_depends_on_the_code_of_its_room_and_of_its_files(stage):
+def test_a_stage_depends_on_all_code_that_it_imports(stage):
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
-    code = [dep for dep in deps if dep.startswith("pipeline_lib")]
+    code = [dep for dep in deps if dep.startswith(("pipeline_lib/", "stages/"))]
     of_kind, shared = ([dep for dep in code if ("${" in dep) is wanted] for wanted in (True, False))
-    kinds = sorted((ROOT / "pipeline_lib" / ROOMS[stage]).glob("*.py")) if stage in ROOMS else []
-    read = {str(path.relative_to(ROOT)) for start in [ROOT / f"stages/{stage}.py", *kinds]
-            for path in imported_by(start) - {start} if path.parent.name == ROOMS.get(stage) or path.stem in FORMS}
+    kinds = [file_of(row.module) for row in ROWS[CHOSEN[stage]].values()] if stage in CHOSEN else []
+    imported = {str(path.relative_to(ROOT)) for path in imported_by(ROOT / f"stages/{stage}.py")}
+    imported |= {str(path.relative_to(ROOT)) for kind in kinds for path in imported_by(kind) - {kind}}
+    if stage == "build_sequences":
+        imported |= {str(path.relative_to(ROOT)) for row in variants.RECOMMENDERS.values()
+                     for path in imported_by(file_of(row.sequences))}
+    read = imported - WITHOUT_EFFECT.keys() - ({REGISTRY} if stage != "build_sequences" else set())
     assert {path for path in read if not any(path == dep or path.startswith(f"{dep}/") for dep in shared)} == set()
-    assert len(of_kind) == (1 if stage in ROOMS else 0)
+    assert len(of_kind) == (1 if stage in CHOSEN else 0)
     assert all((ROOT / dep).exists() for dep in shared)
+
+
+def test_what_is_chosen_by_its_kind_is_found_by_the_deps_of_its_stage():
+    for room, rows in ROWS.items():
+        assert [row.module for row in rows.values()] == [f"pipeline_lib.{room}.{kind}" for kind in rows]
+    assert {row.sequences.rpartition(".")[0] for row in variants.RECOMMENDERS.values()} == {"pipeline_lib.sequences"}
+    by_name = [path for path in MODULES if "import_module(" in path.read_text(encoding="utf-8")]
+    assert by_name == [ROOT / REGISTRY]
+
+
+def test_the_files_that_make_folders_importable_hold_no_code_that_a_dep_would_miss():
+    assert [path for path in ROOT.glob("pipeline_lib/**/__init__.py") if path.read_text(encoding="utf-8")] == []
 
 
 def test_no_pickle_and_no_remote_code():
