@@ -51,3 +51,21 @@ def rank_items(beams: Beams, trie: Trie, *, top_k: int, order: np.ndarray,
     hypothesis, items = hypothesis[within], items[within]
     offsets = np.searchsorted(users[hypothesis], np.arange(num_users + 1)).astype(np.int64)
     return Ragged(items.astype(np.int32), offsets), leaf_scores[users, places][hypothesis]
+
+
+def count_items(beams: Beams, trie: Trie) -> np.ndarray:
+    """``(B,)`` int64: how many items each user's hypotheses stand for, none of them excluded."""
+    leaves = beams.leaves.cpu().numpy()
+    sizes = np.diff(trie.item_offsets.cpu().numpy())
+    return np.where(leaves >= 0, sizes[leaves.clip(min=0)], 0).sum(axis=1)
+
+
+def replace_lists(lists: tuple[Ragged, np.ndarray], rows: np.ndarray,
+                  others: tuple[Ragged, np.ndarray]) -> tuple[Ragged, np.ndarray]:
+    """Ranked lists of B users, those of ``rows (n,)`` replaced by ``others``; both as `rank_items` returns them."""
+    (items, scores), (other_items, other_scores) = lists, others
+    source = np.arange(len(items))
+    source[rows] = len(items) + np.arange(len(rows))
+    offsets = np.concatenate([items.offsets, items.offsets[-1] + other_items.offsets[1:]])
+    return (Ragged(np.concatenate([items.values, other_items.values]), offsets).take(source),
+            Ragged(np.concatenate([scores, other_scores]), offsets).take(source).values)

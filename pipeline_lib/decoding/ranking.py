@@ -2,6 +2,7 @@
 or several. What all recommenders share. Shapes: N items, B users of a batch.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from pipeline_lib.decoding.beam import Beams, NextLogProbs, beam_search, beams_in_trie, soft_beam_search
-from pipeline_lib.decoding.expansion import rank_items
+from pipeline_lib.decoding.expansion import count_items, rank_items, replace_lists
 from pipeline_lib.decoding.grounding import ground
 from pipeline_lib.decoding.index import build_index, index_bytes, index_recall, search_index
 from pipeline_lib.decoding.trie import Trie, build_trie
@@ -35,7 +36,7 @@ class Decoder:
     Args:
         tries: a trie for each set of candidates, e.g. ``{"all": ..., "cold": ...}``.
         kind: ``beam`` walks the trie; ``soft_beam`` is restricted to the codes of a level only.
-        beam_size: hypotheses kept.
+        beam_size: hypotheses kept; more for a user whose history takes places of the list (`search_cases`).
         top_k: longest list.
         order: ``(N,)`` int, the seeded fixed rank of items that share an identifier.
         filter_history: whether a user's history is left out of the list.
@@ -48,12 +49,17 @@ class Decoder:
     order: np.ndarray
     filter_history: bool = False
 
-    def search(self, next_log_probs: NextLogProbs, candidates: str, num_users: int) -> Beams:
+    def search(self, next_log_probs: NextLogProbs, candidates: str, num_users: int, beam_size: int) -> Beams:
         trie = self.tries[candidates]
         if self.kind == "beam":
-            return beam_search(next_log_probs, trie, num_users, self.beam_size)
-        found = soft_beam_search(next_log_probs, trie.level_sizes, num_users, self.beam_size, trie.has_ends, trie.device)
+            return beam_search(next_log_probs, trie, num_users, beam_size)
+        found = soft_beam_search(next_log_probs, trie.level_sizes, num_users, beam_size, trie.has_ends, trie.device)
         return beams_in_trie(*found, trie)
+
+    def num_hypotheses(self, candidates: str) -> int:
+        """How many there can be: a beam as wide finds all of them."""
+        trie = self.tries[candidates]
+        return trie.num_leaves if self.kind == "beam" else math.prod(trie.num_choices)
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,9 @@ def _rows_of(items: np.ndarray) -> Ragged:
     return Ragged(items[found].astype(np.int32), np.concatenate([[0], np.cumsum(found.sum(axis=1))]))
 
 
-# items and scores a candidate set; a share averaged over users; over how many of them
-RankedBatch = tuple[dict[str, tuple[Ragged, np.ndarray]], float, int]
+Lists = tuple[Ragged, np.ndarray]  # items and scores, as `rank_items` returns them
+# lists a candidate set; a share averaged over users; over how many of them
+RankedBatch = tuple[dict[str, Lists], float, int]
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,10 @@ def search_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.nd
                  decoder: Decoder, accelerator: Accelerator) -> RankedUsers:
     """Rank items for every case by searching over codes.
 
+    Where filtering leaves a user fewer items than the beam found for the list, that user's beam is doubled until the
+    list is as long again, or the beam is wider by the whole history: what is not in it then has the beam for itself.
+    In a trie, lists are so as long as they can be. Users whose lists are full are searched for once.
+
     Args:
         cases: n users.
         batches: index arrays that hold each of the n rows once.
@@ -167,12 +178,27 @@ def search_cases(cases: Cases, batches: list[np.ndarray], start: Callable[[np.nd
             searches follow.
         decoder: what to search and to keep.
     """
+    def search(rows: np.ndarray, name: str, begin: Callable[[], NextLogProbs], beam_size: int) -> tuple[Beams, Lists]:
+        beams = decoder.search(begin(), name, len(rows), beam_size)
+        excluded = cases.histories.take(rows) if decoder.filter_history else None
+        return beams, rank_items(beams, decoder.tries[name], top_k=decoder.top_k, order=decoder.order,
+                                 excluded=excluded)
+
+    def filled(lists: Lists, rows: np.ndarray, name: str, wanted: np.ndarray, beam_size: int) -> Lists:
+        widest = np.minimum(decoder.beam_size + cases.histories.lengths[rows], decoder.num_hypotheses(name))
+        short = np.flatnonzero((lists[0].lengths < wanted) & (beam_size < widest))
+        for part in np.array_split(short, max(1, -(-2 * len(short) // len(rows)))):  # as many hypotheses at a time
+            if len(part):
+                _, wider = search(rows[part], name, start(rows[part]), 2 * beam_size)
+                lists = replace_lists(lists, part, filled(wider, rows[part], name, wanted[part], 2 * beam_size))
+        return lists
+
     def rank_batch(rows: np.ndarray) -> RankedBatch:
         begin, found, invalid = start(rows), {}, 0.0
-        excluded = cases.histories.take(rows) if decoder.filter_history else None
         for name, trie in decoder.tries.items():
-            beams = decoder.search(begin(), name, len(rows))
-            found[name] = rank_items(beams, trie, top_k=decoder.top_k, order=decoder.order, excluded=excluded)
+            beams, lists = search(rows, name, begin, decoder.beam_size)
+            wanted = np.minimum(count_items(beams, trie), decoder.top_k)
+            found[name] = filled(lists, rows, name, wanted, decoder.beam_size) if decoder.filter_history else lists
             if name == "all":
                 invalid = beams.invalid_share()
         return found, invalid, len(rows)

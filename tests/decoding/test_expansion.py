@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline_lib.decoding.beam import Beams
-from pipeline_lib.decoding.expansion import rank_items
+from pipeline_lib.decoding.expansion import count_items, rank_items, replace_lists
 from pipeline_lib.decoding.trie import build_trie
 from pipeline_lib.ragged import Ragged
 
@@ -66,3 +66,17 @@ def test_exclusions_of_another_number_of_users_are_refused(trie):
     with pytest.raises(ValueError, match="given for 1 users, but beams for 2"):
         rank_items(Beams(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1)), trie, top_k=1, order=np.arange(6),
                    excluded=Ragged.from_rows([[0]]))
+
+
+def test_items_are_counted_before_any_is_left_out(trie):
+    beams = Beams(torch.tensor([[1, 2, -1], [0, 1, 2], [-1, -1, -1]]), torch.full((3, 3), -1.0))
+    assert count_items(beams, trie).tolist() == [4, 6, 0]
+
+
+def test_lists_are_replaced_with_their_scores():
+    lists = Ragged.from_rows([[1, 2], [3], [4]]), np.array([1.0, 2, 3, 4], dtype=np.float32)
+    others = Ragged.from_rows([[5, 6, 7], []]), np.array([5.0, 6, 7], dtype=np.float32)
+    items, scores = replace_lists(lists, np.array([1, 2]), others)
+    assert [row.tolist() for row in items] == [[1, 2], [5, 6, 7], []]
+    assert scores.tolist() == [1, 2, 5, 6, 7]
+    assert items.values.dtype == np.int32 and scores.dtype == np.float32
