@@ -62,7 +62,8 @@ class Split:
 
     ``train_users (n,)`` int32 with ``train`` of n rows, in order; per item ``train_count (N,)`` int32,
     ``warm (N,)`` bool and ``popularity_group (N,)`` int8, 1 the most popular to 5; ``candidates``: ``train``, ``valid``
-    and ``test`` -> what is scored, empty where nothing is.
+    and ``test`` -> what is scored, empty where nothing is. ``filter_history``: whether the lists of held-out users leave
+    out their history, by which epochs are chosen, too; it stands in no file, but is ``decode.filter_history``.
     """
 
     train_users: np.ndarray
@@ -73,6 +74,7 @@ class Split:
     warm: np.ndarray
     popularity_group: np.ndarray
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
+    filter_history: bool = True
 
     @property
     def num_items(self) -> int:

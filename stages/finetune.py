@@ -1,5 +1,6 @@
 """Train the recommender, resuming from the last checkpoint of a killed run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +22,14 @@ def main(sequences: PathOption, tokens: PathOption, vectors: PathOption, cf_vect
     recommender = recommender_for(config.recommender.kind)
     options = config.recommender.options.parse(recommender.Config)
     accelerator = make_accelerator(config.training.precision)
-    key = checkpoint_key("finetune", (config.recommender.kind, options, config.training, config.seed),
+    filter_history = config.decode.filter_history
+    key = checkpoint_key("finetune", (config.recommender.kind, options, config.training, filter_history, config.seed),
                          [sequences, tokens, vectors, cf_vectors, split])
     with open_checkpoints(checkpoint_root(), key, accelerator.is_main_process) as checkpoints:
         with measure_stage("finetune", timing, config.stages, accelerator.is_main_process) as measured:
-            inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split, ("train", "valid"))
+            inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split,
+                                                       ("train", "valid"))
+            inputs = replace(inputs, split=replace(inputs.split, filter_history=filter_history))
             model = recommender.train(inputs, options, config.training, checkpoints=checkpoints,
                                       accelerator=accelerator, seed=config.seed)
             if accelerator.is_main_process:

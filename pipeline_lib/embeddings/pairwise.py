@@ -102,8 +102,7 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
                  seed: int) -> list[dict[str, float]]:
     """Train in place on `split.train`, keeping the epoch with the best ndcg@10 of validation users.
 
-    They are ranked over all items except those of their training (or, without training data, of their history), which
-    such a model would otherwise put first: it is fitted to do so. A target that repeats one of them cannot be hit.
+    Where ``split.filter_history`` is false, such a model puts the items of their training first: it is fitted to do so.
 
     Args:
         vectors_of: the model -> what it ranks validation users with.
@@ -121,7 +120,6 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
         raise ValueError(f"split.valid: none of {len(split.valid)} users has training data or a history, so no epoch "
                          "can be chosen; set split.min_history=1 or more")
     cases = split.valid.take(validation_rows(rows, options.validate_users, seed))
-    known = known_items(cases, split)
 
     def batches(epoch: int) -> list[np.ndarray]:
         generator = numpy_generator(seed, f"epoch {epoch}")
@@ -135,7 +133,7 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
     log.info("%d users, %d items, %d different interactions, %d validation users", len(model.users), split.num_items,
              len(pairs), len(cases))
     return fit(model, batches=batches, collate=lambda batch: {"triples": torch.from_numpy(batch)},
-               validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, known, split)),
+               validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, split)),
                params=training, checkpoints=checkpoints, accelerator=accelerator)
 
 
@@ -187,18 +185,6 @@ def with_negatives(pairs: np.ndarray, num_items: int, generator: np.random.Gener
     return np.stack([users, items, rank + own_before], axis=1)
 
 
-def known_items(cases: Cases, split: Split) -> Ragged:
-    """n rows: the training items of each case's user, or its history where the user has none."""
-    row_of_user = np.full(count_users(split), -1)
-    row_of_user[split.train_users] = np.arange(len(split.train_users))
-    rows = row_of_user[cases.users]
-    trained = rows >= 0
-    trained[trained] = split.train.lengths[rows[trained]] > 0
-    both = Ragged(np.concatenate([split.train.values, cases.histories.values]),
-                  np.concatenate([split.train.offsets, len(split.train.values) + cases.histories.offsets[1:]]))
-    return both.take(np.where(trained, rows, len(split.train) + np.arange(len(cases))))
-
-
 def user_states(vectors: Vectors, cases: Cases, split: Split) -> np.ndarray:
     """The vectors of all users before the targets of ``cases``: ``(U, D)`` float32.
 
@@ -222,14 +208,14 @@ def distinct_values(histories: Ragged) -> Ragged:
     return Ragged(values.astype(np.int32), np.searchsorted(rows, np.arange(len(histories) + 1)))
 
 
-def _measure(vectors: Vectors, cases: Cases, known: Ragged, split: Split) -> dict[str, float]:
-    """NDCG and recall of the best items of each case, items that its user is known to have left out."""
+def _measure(vectors: Vectors, cases: Cases, split: Split) -> dict[str, float]:
+    """NDCG and recall of the best items of each case."""
     users = user_states(vectors, cases, split)[cases.users]
     found = []
     for start in range(0, len(cases), VALIDATION_BATCH):
         rows = np.arange(start, min(start + VALIDATION_BATCH, len(cases)))
         items, _ = ground(torch.from_numpy(users[rows]).to(vectors.items.device), vectors.items, VALIDATION_K,
-                          excluded=known.take(rows))
+                          excluded=cases.histories.take(rows) if split.filter_history else None)
         found += [ranked[ranked >= 0] for ranked in items.cpu().numpy()]
     measured = ranking_metrics(Ragged.from_rows(found), cases.targets, (VALIDATION_K,))
     return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}

@@ -87,7 +87,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         batches=lambda epoch: length_bucketed_batches(inputs.lengths, config.batch_size, BUCKET_BATCHES,
                                                       numpy_generator(seed, f"sasrec epoch {epoch}")),
         collate=lambda batch: collate(inputs, labels, batch),
-        validate=lambda trained: validate(trained, held),
+        validate=lambda trained: validate(trained, held, split.filter_history),
         params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
     tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
     users = (split.train_users, split.valid.users, split.test.users)
@@ -179,14 +179,16 @@ def collate(inputs: Ragged, labels: Ragged, batch: np.ndarray) -> dict[str, Tens
             "labels": torch.from_numpy(labels.take(batch).values).long()}
 
 
-def validate(network: SASRec, cases: Cases) -> dict[str, float]:
-    """NDCG and recall of the ten best of all items, for cases with a history."""
+def validate(network: SASRec, cases: Cases, filter_history: bool) -> dict[str, float]:
+    """NDCG and recall of the ten best items, for cases with a history, which the lists may leave out."""
     device, users, found = network.items.weight.device, network.encode(cases.histories), []
-    for start in range(0, len(cases), ENCODED_TOGETHER):
-        part = users[start : start + ENCODED_TOGETHER].to(device)
-        found.append(ground(part, network.items.weight.detach(), VALIDATION_K)[0].cpu().numpy())
+    for rows in np.split(np.arange(len(cases)), range(ENCODED_TOGETHER, len(cases), ENCODED_TOGETHER)):
+        excluded = cases.histories.take(rows) if filter_history else None
+        found.append(ground(users[torch.from_numpy(rows)].to(device), network.items.weight.detach(), VALIDATION_K,
+                            excluded=excluded)[0].cpu().numpy())
     best = np.concatenate(found)
-    ranked = Ragged(best.ravel().astype(np.int32), np.arange(len(best) + 1, dtype=np.int64) * best.shape[1])
+    offsets = np.concatenate([[0], np.cumsum((best >= 0).sum(axis=1))])
+    ranked = Ragged(best[best >= 0].astype(np.int32), offsets)
     measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
     return {name: float(measured[name].mean()) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
 

@@ -145,7 +145,7 @@ def validation_sample(examples: Examples, cases: Cases, users: int | None, seed:
 def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, codes: np.ndarray, split: Split,
                      training: TrainingParams, collate: Collate, accelerator: Accelerator, seed: int) -> dict[str, float]:
     """Loss a token, and NDCG and recall of the best ten items unless ``training.early_stopping`` is ``loss``."""
-    decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K)
+    decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K, filter_history=split.filter_history)
     figures = {"loss": _mean_loss(network, examples, decode.batch_size, collate, accelerator)}
     if training.early_stopping != "loss":
         decoder = make_decoder(codes, network.vocabulary.level_sizes, split, decode, accelerator, seed)

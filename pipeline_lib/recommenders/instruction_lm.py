@@ -190,7 +190,8 @@ def _validate(network: InstructionLM, instructions: Instructions, examples: Exam
               inputs: RecommenderInputs, training: TrainingParams, accelerator: Accelerator,
               seed: int) -> dict[str, float]:
     """Loss a token of the target, and NDCG and recall of the best ten items unless epochs are chosen by loss."""
-    decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K)
+    decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K,
+                          filter_history=inputs.split.filter_history)
     figures = {"loss": _mean_loss(network, instructions, examples, decode.batch_size, accelerator, seed)}
     if training.early_stopping != "loss":
         ranked = _ranker(network, instructions, inputs, decode, accelerator, seed).rank(examples, cases)

@@ -229,8 +229,8 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
 
 def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, cases: Cases, inputs: RecommenderInputs,
               accelerator: Accelerator, seed: int) -> dict[str, float]:
-    """NDCG and recall of the best ten items that are not in the history; unseen prompts are not chosen by."""
-    decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=True)
+    """NDCG and recall of the best ten items; unseen prompts are not chosen by."""
+    decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=inputs.split.filter_history)
     grounder = _grounder(inputs, decode, network.config.similarity, accelerator, seed)
     ranker = Ranker(network, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
     ranked = ranker.rank(examples, cases, "valid").rankings[0].items

@@ -99,7 +99,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     if not len(rows):
         raise ValueError("no training example has a history; use more data, or split.kind=leave_one_out")
     sample = validation_rows(np.arange(len(inputs.split.valid)), training.validate_users, seed)
-    held = Held(inputs.examples["valid"].take(sample).histories, inputs.split.valid.take(sample))
+    held = Held(inputs.examples["valid"].take(sample).histories, inputs.split.valid.take(sample),
+                inputs.split.filter_history)
     log.info("%d rows, %d targets, %d items of %d tokens, %d parameters, %d of them trained", len(rows),
              len(rows.targets.values), len(inputs.vectors), network.sets.set_size,
              *(sum(weight.numel() for weight in network.parameters() if weight.requires_grad or every)

@@ -26,10 +26,11 @@ ENCODED_TOGETHER = 256
 
 @dataclass(frozen=True)
 class Held:
-    """Validation users: the part of their histories that is read, and their cases."""
+    """Validation users: the part of their histories that is read, their cases, and whether lists leave histories out."""
 
     histories: Ragged
     cases: Cases
+    filter_history: bool
 
 
 def answers_to(network: SetQueryNetwork, corpus: Tensor, histories: Ragged) -> Tensor:
@@ -51,7 +52,7 @@ def validate_at(network: SetQueryNetwork, held: Held, beta: float, accelerator: 
         known = network.rank[first] >= 0
         terms = max(1, int(known.sum()) * table.shape[1])
         loss = float(network.generation_loss(answers[known], table, first[known])) / terms
-        return {"loss": loss, **_figures(answers, table, held.cases, beta, network.sets.tokens)}
+        return {"loss": loss, **_figures(answers, table, held, beta, network.sets.tokens)}
 
 
 def validate_betas(network: SetQueryNetwork, held: Held, accelerator: Accelerator) -> list[dict[str, float]]:
@@ -60,7 +61,7 @@ def validate_betas(network: SetQueryNetwork, held: Held, accelerator: Accelerato
     betas = BETAS if 0 < tokens < set_size else (float(tokens > 0),)
     answers, table = _answers(network, held, accelerator)
     with torch.inference_mode():
-        return [{"beta": beta, **_figures(answers, table, held.cases, beta, tokens)} for beta in betas]
+        return [{"beta": beta, **_figures(answers, table, held, beta, tokens)} for beta in betas]
 
 
 @torch.inference_mode()
@@ -75,12 +76,14 @@ def _answers(network: SetQueryNetwork, held: Held, accelerator: Accelerator) -> 
     return answers, network.scored(corpus)
 
 
-def _figures(answers: Tensor, table: Tensor, cases: Cases, beta: float, tokens: int) -> dict[str, float]:
-    """NDCG and recall of the ten best items that are not in the history."""
+def _figures(answers: Tensor, table: Tensor, held: Held, beta: float, tokens: int) -> dict[str, float]:
+    """NDCG and recall of the ten best items."""
+    cases = held.cases
     weights, items, found = dimension_weights(beta, table.shape[1], tokens).to(table.device), table.flatten(1), []
     for rows in np.split(np.arange(len(cases)), range(ENCODED_TOGETHER, len(cases), ENCODED_TOGETHER)):
         users = weighted(answers[torch.from_numpy(rows).to(table.device)], weights)
-        found.append(ground(users, items, VALIDATION_K, excluded=cases.histories.take(rows))[0].cpu().numpy())
+        excluded = cases.histories.take(rows) if held.filter_history else None
+        found.append(ground(users, items, VALIDATION_K, excluded=excluded)[0].cpu().numpy())
     best = np.concatenate(found)
     offsets = np.concatenate([[0], np.cumsum((best >= 0).sum(axis=1))])
     measured = ranking_metrics(Ragged(best[best >= 0].astype(np.int32), offsets), cases.targets, (VALIDATION_K,))

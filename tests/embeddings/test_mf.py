@@ -62,6 +62,14 @@ def test_the_mean_of_neighbours_worked_by_hand():
     assert means[1].isnan()
 
 
+@pytest.mark.parametrize("filter_history", [True, False])
+def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(tmp_path, filter_history):
+    split = block_split()
+    repeated = dataclasses.replace(split.valid, targets=split.valid.histories.last(1))
+    embedding = embed(dataclasses.replace(split, valid=repeated, filter_history=filter_history), tmp_path, epochs=3)
+    assert (embedding.meta["valid_recall@10"] == 0) == filter_history
+
+
 def test_users_find_the_rest_of_their_block(tmp_path):
     split = block_split()
     embedding = embed(split, tmp_path)

@@ -6,7 +6,7 @@ import torch
 
 from pipeline_lib.backbones.graph import BipartiteGraph
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise, known_items, training_pairs,
+    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise, training_pairs,
     user_states, with_negatives,
 )
 from pipeline_lib.ragged import Ragged
@@ -87,12 +87,6 @@ def test_users_who_took_everything_are_left_out_and_refused_when_alone():
     assert triples.tolist() == [[1, 0, 2], [1, 1, 2]]
     with pytest.raises(ValueError, match="3 interactions, and no user with one lacks any of the 3 items"):
         with_negatives(pairs[:3], 3, np.random.default_rng(0))
-
-
-def test_known_items_are_those_trained_on_or_else_the_history():
-    valid = cases([2, 4, 0], [[3], [1, 2], []], [[4]] * 3, [True, False, True])
-    known = known_items(valid, small_split(valid=valid))
-    assert [row.tolist() for row in known] == [[0], [1, 2], [3, 1, 1]]
 
 
 def test_user_states_are_fitted_folded_in_or_missing():

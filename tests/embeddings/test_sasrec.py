@@ -37,7 +37,8 @@ def split():
     test = cases(range(46), [row + ring_row(row[-1] + 1, 2) for row in rows]
                  + [ring_row(start, 4) for start in range(5)] + [[3]])
     count = np.bincount(train.values, minlength=NUM_ITEMS).astype(np.int32)
-    return Split(np.arange(40, dtype=np.int32), train, valid, test, count, count > 0, np.ones(NUM_ITEMS, dtype=np.int8))
+    return Split(np.arange(40, dtype=np.int32), train, valid, test, count, count > 0, np.ones(NUM_ITEMS, dtype=np.int8),
+                 filter_history=False)
 
 
 def embed(split, folder, seed=0, **options):
@@ -163,6 +164,13 @@ def test_validation_targets_only_choose_the_epoch(split, tmp_path):
     one, two = embed(split, tmp_path / "a"), embed(other, tmp_path / "b")
     losses = [[row["train_loss"] for row in embedding.meta["training"]] for embedding in (one, two)]
     assert losses[0] == losses[1] and one.meta["validation"] != two.meta["validation"]
+
+
+@pytest.mark.parametrize("filter_history", [True, False])
+def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(split, tmp_path, filter_history):
+    repeated = replace(split.valid, targets=split.valid.histories.last(1))
+    embedding = embed(replace(split, valid=repeated, filter_history=filter_history), tmp_path, epochs=1)
+    assert (embedding.meta["validation"]["recall@10"] == 0) == filter_history
 
 
 def test_what_cannot_be_is_refused(split, tmp_path):

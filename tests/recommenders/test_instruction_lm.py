@@ -31,7 +31,7 @@ DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7
 
 def inputs_of(codes, sizes):
     walks = circular_walks(np.random.default_rng(0).integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
-    split = split_of(walks, np.arange(NUM_ITEMS) < 6)
+    split = replace(split_of(walks, np.arange(NUM_ITEMS) < 6), filter_history=False)
     identifiers = Identifiers(codes, sizes)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4, "last"))
     vectors = np.zeros((NUM_ITEMS, 2), dtype=np.float32)

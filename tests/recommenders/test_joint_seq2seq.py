@@ -36,7 +36,7 @@ def inputs():
     vectors = generator.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
     vectors[3] = vectors[7]  # the same codes, whatever the tokenizer
     walks = circular_walks(generator.integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
-    split = split_of(walks, np.ones(NUM_ITEMS, dtype=bool))
+    split = replace(split_of(walks, np.ones(NUM_ITEMS, dtype=bool)), filter_history=False)
     tokenizer = rqvae.Config(levels=LEVELS, codebook_size=CODEBOOK_SIZE, hidden=(8,), latent=4, epochs=20, batch_size=24)
     identifiers = rqvae.tokenize_items(TokenizerInputs(vectors, vectors, split.train, {}), tokenizer, collisions="suffix",
                                        seed=0)

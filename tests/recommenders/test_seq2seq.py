@@ -23,14 +23,18 @@ TRAINING = TrainingParams(epochs=30, batch_size=32, learning_rate=0.02, patience
 DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def make_inputs():
     walks = circular_walks(np.random.default_rng(0).integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
-    split = split_of(walks, np.arange(NUM_ITEMS) < 6)
+    split = replace(split_of(walks, np.arange(NUM_ITEMS) < 6), filter_history=False)
     identifiers = Identifiers(np.array(list(product(range(3), range(3))), dtype=np.int32), (3, 4))
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4, "prefixes", 3))
     vectors = np.zeros((NUM_ITEMS, 2), dtype=np.float32)
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs()
 
 
 @pytest.fixture(scope="module")
