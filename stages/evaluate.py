@@ -13,7 +13,7 @@ from pipeline_lib.evaluation.groups import history_rows, popularity_rows, share_
 from pipeline_lib.evaluation.metrics_tree import evaluate_predictions, metrics_tree
 from pipeline_lib.evaluation.protocol import describe_protocol
 from pipeline_lib.evaluation.scoring import scoring_tree
-from pipeline_lib.reporting.figures import draw_figures
+from pipeline_lib.reporting.figures import alignment_rows, draw_figures
 from pipeline_lib.reporting.timing import measure_stage
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.variants import load_params
@@ -23,8 +23,8 @@ PathOption = Annotated[Path, typer.Option()]
 
 
 def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: PathOption, metrics: PathOption,
-         popularity_plot: PathOption, history_plot: PathOption, figures: PathOption, timing: PathOption,
-         params: Path = Path("params.yaml")) -> None:
+         popularity_plot: PathOption, history_plot: PathOption, alignment_plot: PathOption, figures: PathOption,
+         timing: PathOption, params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     with measure_stage("evaluate", timing, config.stages) as measured:
         held = artifacts.read_split(split)
@@ -35,7 +35,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
                       for part in ("test", "valid")}
             tree = scoring_tree(scored, held.train_count)
             plain_files.write_json(metrics, {"run": run, "scoring": tree, "decode": decoded})
-            for path in (popularity_plot, history_plot):
+            for path in (popularity_plot, history_plot, alignment_plot):
                 plain_files.write_csv(path, [])
             artifacts.write_figures(figures, {})
             measured["candidates"] = sum(len(columns[0]) for columns in scored.values())
@@ -49,10 +49,11 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
         plain_files.write_json(metrics, metrics_tree(run, evaluation, decoded))
-        by_popularity = popularity_rows(evaluation.groups["test"])
+        by_popularity, tables = popularity_rows(evaluation.groups["test"]), plain_files.read_tables(model)
         plain_files.write_csv(popularity_plot, by_popularity)
         plain_files.write_csv(history_plot, history_rows(evaluation.groups["test"]["all"], held.test.histories.lengths))
-        artifacts.write_figures(figures, draw_figures(by_popularity, plain_files.read_tables(model)))
+        plain_files.write_csv(alignment_plot, alignment_rows(tables))
+        artifacts.write_figures(figures, draw_figures(by_popularity, tables))
         measured["users"] = len(held.test) + len(held.valid)
 
 

@@ -38,6 +38,13 @@ def draw_model_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dic
     return figures
 
 
+def alignment_rows(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[dict[str, str]]:
+    """``epoch`` and the losses that tie recommender and tokenizer, of epochs that have one; none for most models."""
+    losses = [name for name in ALIGNMENT_LOSSES if name.endswith("_loss")]
+    return [{name: row.get(name, "") for name in ("epoch", *losses)} for row in tables.get("training", ())
+            if any(row.get(name) for name in losses)]
+
+
 def _draw_groups(axes, rows: Sequence[Mapping[str, Any]]) -> None:
     recalls = [name for name in rows[0] if name.startswith("recall@")] if rows else ["recall@10"]
     figure = "recall@10" if "recall@10" in recalls else recalls[-1]

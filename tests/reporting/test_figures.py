@@ -1,6 +1,6 @@
 import xml.etree.ElementTree as ElementTree
 
-from pipeline_lib.reporting.figures import draw_figures
+from pipeline_lib.reporting.figures import alignment_rows, draw_figures
 
 TRAINING = [{"epoch": "1", "train_loss": "3.0", "sia_loss": "", "changed_codes": "0.5"},
             {"epoch": "2", "train_loss": "2.0", "sia_loss": "0.3", "changed_codes": ""}]
@@ -25,6 +25,11 @@ def test_states_and_losses_are_drawn_with_their_labels():
     assert "preference states" in text_of(figures["states.svg"])
     losses = text_of(figures["alignment_losses.svg"])
     assert "divergence" in losses and "changed code" in losses and "preference-semantic" not in losses
+
+
+def test_alignment_losses_are_rows_of_the_epochs_that_have_one():
+    assert alignment_rows({"training": TRAINING}) == [{"epoch": "2", "sia_loss": "0.3", "psa_loss": ""}]
+    assert alignment_rows({"training": [{"epoch": "1", "train_loss": "3.0"}]}) == alignment_rows({}) == []
 
 
 def test_the_curve_of_beta_is_drawn_where_it_was_chosen():

@@ -48,7 +48,8 @@ def paths(tmp_path) -> dict[str, Path]:
     return {"predictions": tmp_path / "predictions", "split": tmp_path / "split", "tokens": tmp_path / "tokens",
             "model": tmp_path / "model", "metrics": tmp_path / "reports" / "metrics.json",
             "popularity_plot": tmp_path / "reports" / "plots" / "recall_by_popularity.csv",
-            "history_plot": tmp_path / "reports" / "plots" / "recall_by_history.csv", "figures": tmp_path / "reports" / "figures",
+            "history_plot": tmp_path / "reports" / "plots" / "recall_by_history.csv",
+            "alignment_plot": tmp_path / "reports" / "plots" / "alignment.csv", "figures": tmp_path / "reports" / "figures",
             "timing": tmp_path / "reports" / "timing.json", "params": tmp_path / "params.yaml"}
 
 

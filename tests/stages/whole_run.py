@@ -32,10 +32,11 @@ def run_stages(folder: Path, overrides: list[str], raw: Path, done: Path | None 
     for source in tree["embed"]["sources"]:
         embed.main(source, items, cases, data / "embed" / source, **common)
     vectors, cf_vectors = (data / "embed" / tree["tokenizer"][key] for key in ("source", "cf_source"))
-    quantize.main(vectors, cf_vectors, cases, items, data / "tokens", folder / "tokenizer.json", folder / "usage.csv", **common)
+    quantize.main(vectors, cf_vectors, cases, items, data / "tokens", folder / "tokenizer.json", folder / "usage.csv",
+                  **common)
     build_sequences.main(cases, items, data / "tokens", data / "sequences", **common)
     inputs = (data / "sequences", data / "tokens", vectors, cf_vectors, cases)
     finetune.main(*inputs, data / "model", **common)
     decode.main(data / "model", *inputs, data / "predictions", **common)
     evaluate.main(data / "predictions", cases, data / "tokens", data / "model", folder / "metrics.json",
-                  folder / "popularity.csv", folder / "history.csv", folder / "figures", **common)
+                  folder / "popularity.csv", folder / "history.csv", folder / "alignment.csv", folder / "figures", **common)
