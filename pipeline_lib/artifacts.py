@@ -184,7 +184,7 @@ def read_embedding_model(folder: Path) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
-    """``valid`` and ``test`` -> ``(U, D)`` float32, rows NaN of users without a vector; empty for sources without users."""
+    """``valid`` and ``test`` -> ``(U, D)`` float32, NaN for users without a vector; empty where none is modelled."""
     names = [name for name in ("valid", "test") if (folder / f"users_{name}.npy").exists()]
     return {name: read_array(folder / f"users_{name}.npy", np.float32) for name in names}
 
@@ -234,7 +234,8 @@ def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> N
         if lowest < -1 or highest >= size:
             raise ValueError(f"{path}: code {highest if highest >= size else lowest} at level {level} does not fit a "
                              f"codebook of {size}; re-run quantize after changing its size")
-    _refuse(path, ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1), "the identifier", "codes with -1 only behind them")
+    _refuse(path, ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1), "the identifier",
+            "codes with -1 only behind them")
 
 
 # --- sequences ------------------------------------------------------------------------------------------------------
@@ -362,11 +363,12 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
         items = _ragged(part["items"], path, "items", num_items)
         scores = part["scores"].combine_chunks().flatten().to_numpy()
         if len(scores) != len(items.values):
-            raise ValueError(f"{path}: {len(items.values)} items but {len(scores)} scores (candidates={name}); re-run decode")
+            raise ValueError(f"{path}: {len(items.values)} items but {len(scores)} scores (candidates={name}); re-run "
+                             "decode")
         rising = (np.diff(scores) > 0) & (np.diff(items.row_of_value) == 0)
         if rising.any():
-            raise ValueError(f"{path}: row {items.row_of_value[int(np.argmax(rising))]} of candidates={name} is not best first; "
-                             "re-run decode")
+            raise ValueError(f"{path}: row {items.row_of_value[int(np.argmax(rising))]} of candidates={name} is not "
+                             "best first; re-run decode")
         pairs = items.row_of_value * num_items + items.values
         if len(np.unique(pairs)) < len(pairs):
             raise ValueError(f"{path}: a list of candidates={name} holds an item twice; re-run decode")

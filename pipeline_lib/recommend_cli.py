@@ -12,7 +12,8 @@ from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.variants import embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
 
-items_app = typer.Typer(no_args_is_help=True, help="Items that came after the last run: they are recommended without training.")
+items_app = typer.Typer(no_args_is_help=True,
+                        help="Items that came after the last run: they are recommended without training.")
 PARAMS = Path("params.yaml")
 ITEMS, USERS, ADDED = (Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet"),
                        Path("data/added/items.parquet"))
@@ -41,11 +42,13 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
         new = "" if known is catalogue else "  (new)"
         typer.echo(f"{rank:3d}  {score:8.3f}  {known.item_ids[place]}  {known.titles[place]}{new}")
     if len(items) < k:
-        typer.echo(f"only {len(items)} of {k}: the lists of the last run have no more; set decode.top_k and decode.beam_size", err=True)
+        typer.echo(f"only {len(items)} of {k}: the lists of the last run have no more; set decode.top_k and "
+                   "decode.beam_size", err=True)
 
 
 @items_app.command("add")
-def add_items(file: Path, taken: Annotated[Path | None, typer.Option(help="user_id,item_id: who took them already.")] = None,
+def add_items(file: Path,
+              taken: Annotated[Path | None, typer.Option(help="user_id,item_id: who took them already.")] = None,
               params: Path = PARAMS) -> None:
     """Add the items of a CSV, TSV or Parquet file (item_id and attributes) to those that `sidflow recommend` ranks."""
     from pipeline_lib.interactions.new_items import read_new_items
@@ -81,7 +84,8 @@ def _of_user(user: str, catalogue: records.Catalogue, added: tuple[records.Catal
     """The list that decode made; with new items, one made now."""
     ids = artifacts.read_user_ids(USERS)
     if user not in ids:
-        raise ValueError(f"--user {user}: no such user in {USERS}; ids look like {ids[0]}; for anybody else give --history")
+        raise ValueError(f"--user {user}: no such user in {USERS}; ids look like {ids[0]}; for anybody else give "
+                         "--history")
     rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
     rows = np.flatnonzero(rankings.users == ids.index(user))
     if not len(rows):
@@ -120,7 +124,8 @@ def _rank(case: records.Cases, added: tuple[records.Catalogue, Ragged], k: int, 
         inputs = with_new_user(inputs, int(case.users[0]), Ragged.from_rows([trained]), sources[0], tokenizer)
     if len(added[0]):
         inputs = with_new_items(inputs, *added, *sources, tokenizer)
-    decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False, index=None)
+    decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False,
+                     index=None)
     examples = sequences_for(config.recommender.kind).examples_of_cases(case, inputs.identifiers, config.sequences)
     recommender, model = recommender_for(config.recommender.kind), artifacts.read_model(MODEL)
     if len(added[0]):

@@ -62,8 +62,8 @@ class Split:
 
     ``train_users (n,)`` int32 with ``train`` of n rows, in order; per item ``train_count (N,)`` int32,
     ``warm (N,)`` bool and ``popularity_group (N,)`` int8, 1 the most popular to 5; ``candidates``: ``train``, ``valid``
-    and ``test`` -> what is scored, empty where nothing is. ``filter_history``: whether the lists of held-out users leave
-    out their history, by which epochs are chosen, too; it stands in no file, but is ``decode.filter_history``.
+    and ``test`` -> what is scored, empty where nothing is. ``filter_history``: whether the lists of held-out users
+    leave out their history, by which epochs are chosen, too; it stands in no file, but is ``decode.filter_history``.
     """
 
     train_users: np.ndarray
@@ -128,8 +128,9 @@ class Identifiers:
     """``codes (N, L)`` int32, right-padded with -1, level l below ``level_sizes[l]``; None where items have none.
 
     ``tensors`` goes to tokenizer.safetensors, ``config`` to config.json; ``reconstruction_error`` is the mean squared
-    error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch, for training.csv.
-    ``user_codes``: ``valid`` and ``test`` -> ``(U, K)`` int32 where users have codes too, a row of -1 for a user without.
+    error a vector dimension, None where nothing is reconstructed; ``training`` has a mapping an epoch, for
+    training.csv. ``user_codes``: ``valid`` and ``test`` -> ``(U, K)`` int32 where users have codes too, a row of -1 for
+    a user without.
     """
 
     codes: np.ndarray | None
@@ -201,7 +202,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Rankings:
-    """Ranked lists of n users under one candidate set: ``items`` and ``scores`` have the same row lengths, best first."""
+    """Ranked lists of n users under one candidate set, best first: ``items``, and as many ``scores`` a row."""
 
     users: np.ndarray
     items: Ragged

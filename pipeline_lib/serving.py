@@ -33,12 +33,13 @@ class Source:
             ValueError: if the source cannot, or has nothing to embed an item by.
         """
         if not hasattr(self.module, "embed_new_items"):
-            raise ValueError(f"embedding source {self.name} cannot embed new items; re-run embed with them among the data")
+            raise ValueError(f"embedding source {self.name} cannot embed new items; re-run embed with them among the "
+                             "data")
         vectors = self.module.embed_new_items(catalogue, takers, self.tensors, self.model_json)
         nothing = ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
         if nothing.any():
-            raise ValueError(f"item {catalogue.item_ids[int(np.argmax(nothing))]}: embedding source {self.name} embeds an "
-                             "item by the users who took it, and none is known; give them with --taken")
+            raise ValueError(f"item {catalogue.item_ids[int(np.argmax(nothing))]}: embedding source {self.name} embeds "
+                             "an item by the users who took it, and none is known; give them with --taken")
         return vectors.reshape(len(vectors), -1)
 
 
@@ -76,8 +77,8 @@ def with_added_items(model: Model, vectors: np.ndarray, recommender: ModuleType)
     if model.item_vectors is not None:
         return recommender.add_items(model, vectors)
     if model.item_codes is not None:
-        raise ValueError(f"recommender.kind={model.config['kind']} changed the codes of items while it was trained, and "
-                         "gives none to new ones; re-run the pipeline with them among the data")
+        raise ValueError(f"recommender.kind={model.config['kind']} changed the codes of items while it was trained, "
+                         "and gives none to new ones; re-run the pipeline with them among the data")
     return model
 
 
@@ -96,7 +97,8 @@ def with_new_user(inputs: RecommenderInputs, user: int, history: Ragged, source:
         codes = tokenizer.encode_users(vector, identifiers.tensors, identifiers.config)
         known = identifiers.user_codes["test"]
         identifiers = replace(identifiers, user_codes={"test": _with_row(known, user, codes, -1)})
-    return replace(inputs, users={"test": _with_row(inputs.users["test"], user, vector, np.nan)}, identifiers=identifiers)
+    return replace(inputs, users={"test": _with_row(inputs.users["test"], user, vector, np.nan)},
+                   identifiers=identifiers)
 
 
 def _with_row(table: np.ndarray, place: int, row: np.ndarray, filler: float) -> np.ndarray:
@@ -110,12 +112,13 @@ def _with_cold_items(split: Split, count: int) -> Split:
                    popularity_group=np.pad(split.popularity_group, (0, count), constant_values=5))
 
 
-def _with_codes(identifiers: Identifiers, vectors: np.ndarray, catalogue: Catalogue, tokenizer: ModuleType) -> Identifiers:
+def _with_codes(identifiers: Identifiers, vectors: np.ndarray, catalogue: Catalogue,
+                tokenizer: ModuleType) -> Identifiers:
     if identifiers.codes is None:
         return identifiers
     if not hasattr(tokenizer, "encode_items"):
-        raise ValueError(f"tokenizer.kind={identifiers.config['kind']} gives no codes to new items, only to those it was "
-                         "fitted on; re-run quantize with them among the data")
+        raise ValueError(f"tokenizer.kind={identifiers.config['kind']} gives no codes to new items, only to those it "
+                         "was fitted on; re-run quantize with them among the data")
     codes = tokenizer.encode_items(vectors, identifiers.tensors, identifiers.config)
     if codes.shape[1] < identifiers.codes.shape[1]:
         codes = _with_suffixes(identifiers, codes, catalogue)
@@ -133,8 +136,8 @@ def _with_suffixes(identifiers: Identifiers, codes: np.ndarray, catalogue: Catal
     for item_id, row in zip(catalogue.item_ids, codes.tolist(), strict=True):
         free = [(*row, suffix) for suffix in range(identifiers.level_sizes[-1]) if (*row, suffix) not in taken]
         if not free:
-            raise ValueError(f"item {item_id}: its codes {row} and all {identifiers.level_sizes[-1]} suffixes are taken; "
-                             "re-run quantize and finetune with it among the data")
+            raise ValueError(f"item {item_id}: its codes {row} and all {identifiers.level_sizes[-1]} suffixes are "
+                             "taken; re-run quantize and finetune with it among the data")
         taken.add(free[0])
         rows.append(free[0])
     return np.array(rows, dtype=np.int32)

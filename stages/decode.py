@@ -43,7 +43,8 @@ def rank_users(ranker, inputs: records.RecommenderInputs, out: Path, writes: boo
         counts = {"invalid_share": test.invalid_share}
         if test.index_recall is not None:
             counts["index_recall"] = test.index_recall
-        artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()}, counts, test.index_file)
+        artifacts.write_decoded(out, {part: result.rankings for part, result in ranked.items()}, counts,
+                                test.index_file)
 
 
 if __name__ == "__main__":

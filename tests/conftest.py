@@ -11,8 +11,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["tokenizer.rqvae.epochs=3", "tokenizer.rqvae.codebook_size=16", "tokenizer.rqkmeans.codebook_size=16",
-        "training.epochs=2", "embed.text.dimensions=16", "decode.beam_size=30", "embed.sasrec.epochs=3", "embed.mf.epochs=10",
-        "embed.lightgcn.epochs=10", "recommender.joint_seq2seq.final_epochs=1", "embed.dense.epochs=2", "tokenizer.kmeans.codebook_size=16",
+        "training.epochs=2", "embed.text.dimensions=16", "decode.beam_size=30", "embed.sasrec.epochs=3",
+        "embed.mf.epochs=10", "embed.lightgcn.epochs=10", "recommender.joint_seq2seq.final_epochs=1",
+        "embed.dense.epochs=2", "tokenizer.kmeans.codebook_size=16",
         "tokenizer.letter.epochs=3", "tokenizer.letter.codebook_size=16",
         "recommender.instruction_lm.joint_epochs=1"]
 
@@ -40,8 +41,8 @@ class Project:
                      "GIT_COMMITTER_EMAIL": "t@t"}
 
     def run(self, *command: str, check: bool = True, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
-        done = subprocess.run(command, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=timeout,
-                              check=False)
+        done = subprocess.run(command, cwd=self.folder, env=self.env | env, capture_output=True, text=True,
+                              timeout=timeout, check=False)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
@@ -63,8 +64,9 @@ class Project:
 
 
 def copy_project(folder: Path) -> Project:
-    """The files that git tracks, or would, as they are in the working tree, with a smaller demo shop and no recorded runs."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True)
+    """What git tracks, or would, as the working tree has it, with a smaller demo shop and no recorded runs."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True,
+                            check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         recorded = name.startswith("reports/results/") and not name.endswith("published.csv")
         if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml") and not recorded:

@@ -64,7 +64,8 @@ def test_every_room_has_its_layer():
 
 def loaded_by(module: str) -> set[str]:
     code = f"import sys, {module}; print(' '.join(name.split('.')[0] for name in sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                              check=True).stdout.split())
 
 
 @pytest.mark.parametrize("stage", ["ingest", "split", "evaluate"])
@@ -81,7 +82,8 @@ def test_a_gpu_worker_needs_neither_dvc_nor_polars_nor_faiss():
 def test_only_artifacts_params_and_what_reads_raw_files_open_paths():
     calls = {"open", "read_text", "write_text", "read_bytes", "write_bytes"}
     openers = {str(path.relative_to(ROOT)) for path in MODULES for node in ast.walk(ast.parse(path.read_text()))
-               if isinstance(node, ast.Call) and (getattr(node.func, "id", None) or getattr(node.func, "attr", "")) in calls}
+               if isinstance(node, ast.Call)
+               and (getattr(node.func, "id", None) or getattr(node.func, "attr", "")) in calls}
     allowed = ("pipeline_lib/artifacts.py", "pipeline_lib/plain_files.py", "pipeline_lib/params_file.py",
                "pipeline_lib/cli.py", "pipeline_lib/training/checkpoints.py", "pipeline_lib/interactions/")
     assert [path for path in openers if not path.startswith(allowed)] == []

@@ -36,7 +36,8 @@ def test_candidates_and_their_scores_come_back_and_a_label_that_cannot_be_is_nam
     assert set(found) == {"train", "valid"} and len(found["valid"]) == 1
     assert [found["train"].users.tolist(), found["train"].items.tolist(), found["train"].labels.tolist()] == [
         [0, 0, 1], [1, 2, 0], [1, 0, 1]]
-    artifacts.write_scored(tmp_path / "out", {"test": asked}, {"test": np.array([0.5, 0.25, 1.0])}, {"prompt_tokens": {}})
+    artifacts.write_scored(tmp_path / "out", {"test": asked}, {"test": np.array([0.5, 0.25, 1.0])},
+                           {"prompt_tokens": {}})
     assert [column.tolist() for column in artifacts.read_scores(tmp_path / "out/test_scores.parquet", 3)] == [
         [0, 0, 1], [1, 2, 0], [1, 0, 1], [0.5, 0.25, 1.0]]
     with pytest.raises(ValueError, match="item of row 1 is not one of the 2 items"):
@@ -50,10 +51,11 @@ def test_candidates_and_their_scores_come_back_and_a_label_that_cannot_be_is_nam
 
 
 def test_an_item_beyond_the_catalogue_is_named(tmp_path, split):
-    broken = Split(split.train_users, Ragged.from_rows([[0], [7]]), split.valid, split.test, split.train_count, split.warm,
-                   split.popularity_group)
+    broken = Split(split.train_users, Ragged.from_rows([[0], [7]]), split.valid, split.test, split.train_count,
+                   split.warm, split.popularity_group)
     artifacts.write_split(tmp_path / "split", broken)
-    with pytest.raises(ValueError, match=r"train.parquet: column items, row 1: item 7 does not exist; there are 3 items"):
+    with pytest.raises(ValueError,
+                       match=r"train.parquet: column items, row 1: item 7 does not exist; there are 3 items"):
         artifacts.read_split(tmp_path / "split")
 
 
@@ -80,7 +82,8 @@ def test_codes_that_do_not_fit_their_level_are_refused(tmp_path):
 
 def test_identifiers_come_back_with_tensors_and_config(tmp_path):
     codes = np.array([[0, 1], [3, -1]], dtype=np.int32)
-    artifacts.write_identifiers(tmp_path / "tokens", Identifiers(codes, (4, 4), {"codebooks": np.ones((2, 4, 3))}, {"kind": "x"}))
+    artifacts.write_identifiers(tmp_path / "tokens",
+                                Identifiers(codes, (4, 4), {"codebooks": np.ones((2, 4, 3))}, {"kind": "x"}))
     found = artifacts.read_identifiers(tmp_path / "tokens")
     assert found.codes.tolist() == codes.tolist() and found.level_sizes == (4, 4)
     assert found.tensors["codebooks"].shape == (2, 4, 3) and found.config == {"kind": "x"}
@@ -99,7 +102,8 @@ def test_sequences_and_models_come_back(tmp_path):
     examples = Examples(np.array([0, 1], dtype=np.int32), rows, rows, rows, rows, ["next_item"] * 2)
     artifacts.write_sequences(tmp_path / "sequences", {"train": examples}, {"size": 4})
     assert [r.tolist() for r in artifacts.read_examples(tmp_path / "sequences/train.parquet").labels] == [[1, 2], [3]]
-    model = Model({"w": np.eye(2, dtype=np.float32)}, {"kind": "seq2seq"}, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "x": 1}])
+    model = Model({"w": np.eye(2, dtype=np.float32)}, {"kind": "seq2seq"},
+                  [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "x": 1}])
     artifacts.write_model(tmp_path / "model", model)
     assert artifacts.read_model(tmp_path / "model").tensors["w"].tolist() == [[1, 0], [0, 1]]
     assert (tmp_path / "model/training.csv").read_text() == "epoch,loss,x\n1,0.5,\n2,,1\n"
@@ -120,7 +124,8 @@ def test_predictions_come_back_by_candidate_set(tmp_path):
 
 def test_a_list_with_an_item_twice_is_refused(tmp_path):
     path = tmp_path / "test.parquet"
-    artifacts.write_predictions(path, [Rankings(np.array([0]), Ragged.from_rows([[1, 1]]), np.zeros(2, dtype=np.float32))])
+    artifacts.write_predictions(path,
+                                [Rankings(np.array([0]), Ragged.from_rows([[1, 1]]), np.zeros(2, dtype=np.float32))])
     with pytest.raises(ValueError, match="holds an item twice"):
         artifacts.read_predictions(path, 3)
 
@@ -130,7 +135,8 @@ def test_a_list_with_an_item_twice_is_refused(tmp_path):
 ])
 def test_a_list_in_another_order_or_without_its_scores_is_refused(tmp_path, scores, message):
     path = tmp_path / "test.parquet"
-    table = pa.table({"user": [0], "candidates": ["all"], "items": [[1, 2]], "scores": [scores]}, schema=artifacts.PREDICTIONS)
+    table = pa.table({"user": [0], "candidates": ["all"], "items": [[1, 2]], "scores": [scores]},
+                     schema=artifacts.PREDICTIONS)
     pq.write_table(table, path)
     with pytest.raises(ValueError, match=message):
         artifacts.read_predictions(path, 3)
@@ -147,7 +153,8 @@ def test_columns_out_of_their_range_are_refused(tmp_path, split, change, message
 
 
 def test_numbers_that_are_not_those_of_ingest_are_refused(tmp_path):
-    pq.write_table(pa.table({"user": [0, 2], "user_id": ["a", "b"]}, schema=artifacts.USERS), tmp_path / "users.parquet")
+    pq.write_table(pa.table({"user": [0, 2], "user_id": ["a", "b"]}, schema=artifacts.USERS),
+                   tmp_path / "users.parquet")
     with pytest.raises(ValueError, match="user of row 1 is not the row's own number"):
         artifacts.read_user_ids(tmp_path / "users.parquet")
     log = pa.table({"user": [0], "item": [-1], "timestamp": [0], "rating": [None]}, schema=artifacts.INTERACTIONS)
@@ -163,7 +170,8 @@ def test_numbers_that_are_not_those_of_ingest_are_refused(tmp_path):
 
 def test_a_code_behind_the_end_of_its_identifier_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the identifier of row 1 is not codes with -1 only behind them"):
-        artifacts.write_identifiers(tmp_path / "tokens", Identifiers(np.array([[0, 1], [-1, 2]], dtype=np.int32), (4, 4)))
+        artifacts.write_identifiers(tmp_path / "tokens",
+                                    Identifiers(np.array([[0, 1], [-1, 2]], dtype=np.int32), (4, 4)))
 
 
 def test_damaged_arrays_and_tensors_are_refused_in_one_line(tmp_path):

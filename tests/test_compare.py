@@ -87,7 +87,8 @@ def test_a_comparison_takes_what_is_cached_and_names_what_fails(recorded):
     assert "Running stage" not in done.stderr and "nothing: failed: conf/: " in done.stdout
     (row,) = ledger(recorded)
     assert f"{float(row['test/all/recall@10']):.4f}" in done.stdout and "1 of 1" in done.stdout
-    (tiger, nothing, popularity, random) = csv.DictReader((recorded.folder / "reports/results/comparison.csv").read_text().splitlines())
+    written = (recorded.folder / "reports/results/comparison.csv").read_text()
+    tiger, nothing, popularity, random = csv.DictReader(written.splitlines())
     assert tiger["recall@10"] == row["test/all/recall@10"] and nothing["status"].startswith("failed")
     assert [popularity["method"], random["method"]] == ["baseline: popularity", "baseline: random"]
     assert float(popularity["recall@10"]) > float(random["recall@10"])

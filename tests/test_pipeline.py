@@ -77,8 +77,8 @@ def test_changing_the_beam_reruns_decode_and_evaluate_and_going_back_runs_nothin
 
 
 def test_an_experiment_with_another_tokenizer_reuses_the_stages_before_it(restored):
-    ran = restored.stages_run(restored.run("dvc", "exp", "run", *sum((["-S", o] for o in tiny("tokenizer.kind=rqkmeans")), []),
-                                           "--name", "other").stdout)
+    overrides = sum((["-S", o] for o in tiny("tokenizer.kind=rqkmeans")), [])
+    ran = restored.stages_run(restored.run("dvc", "exp", "run", *overrides, "--name", "other").stdout)
     assert ran == STAGES[3:]
     assert "tokenizer.kind" in restored.run("dvc", "params", "diff").stdout
     assert "recall@10" in restored.run("dvc", "metrics", "diff", "--all").stdout
@@ -95,7 +95,8 @@ def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):
     assert restored.repro("finetune") == ["finetune"]
     undisturbed = (restored.folder / "data/model/model.safetensors").read_bytes()
     arguments = yaml.safe_load((restored.folder / "dvc.lock").read_text())["stages"]["finetune"]["cmd"]
-    command = arguments.replace("${SIDFLOW_LAUNCH:-python}", sys.executable).replace("--out data/model", "--out data/other")
+    command = arguments.replace("${SIDFLOW_LAUNCH:-python}", sys.executable)
+    command = command.replace("--out data/model", "--out data/other")
     process = subprocess.Popen(command, shell=True, cwd=restored.folder, env=restored.env, stderr=subprocess.PIPE)
     checkpoints = restored.folder / ".sidflow/checkpoints"
     deadline = time.monotonic() + 120
@@ -121,7 +122,8 @@ def test_another_paper_runs_its_own_embedding_and_reuses_what_is_equal(restored)
     timing = json.loads((restored.folder / "reports/timing.json").read_text())
     assert sorted(timing) == sorted(["embed@sasrec" if stage == "embed@text" else stage for stage in STAGES])
     item = pq.read_table(restored.folder / "data/ingest/items.parquet")["item_id"][0].as_py()
-    found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout  # by a vector made for this history
+    # by a vector made for this history
+    found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout
     assert len([line for line in found.splitlines() if line.strip()]) >= 5
     restored.compose("paper=store")
     assert restored.repro() == ["embed@dense", *STAGES[3:]]
@@ -135,7 +137,8 @@ def test_two_processes_decode_what_one_does(project):
     command = command.replace("--out data/predictions", "--out data/other").replace("reports/timing", "data/timing")
     project.run("bash", "-c", command, SIDFLOW_LAUNCH=launch, OMP_NUM_THREADS="1")
     for part in ("valid", "test"):
-        one, two = (pq.read_table(project.folder / "data" / folder / f"{part}.parquet") for folder in ("predictions", "other"))
+        one, two = (pq.read_table(project.folder / "data" / folder / f"{part}.parquet")
+                    for folder in ("predictions", "other"))
         assert one.drop(["scores"]) == two.drop(["scores"])
         flat = [np.concatenate(table["scores"].to_numpy()) for table in (one, two)]
         np.testing.assert_allclose(*flat, atol=1e-5)
@@ -167,13 +170,16 @@ def test_codes_that_collide_too_often_stop_the_pipeline_with_one_line(restored):
 
 
 def test_the_committed_params_are_the_default_composition():
-    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, text=True, check=True)
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, text=True,
+                               check=True)
     assert committed.stdout == compose([])
 
 
 def test_what_git_holds_is_what_a_clone_needs():
-    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
-    assert {"dvc.lock", "params.yaml", "reports/metrics.json", "reports/tokenizer.json", "reports/timing.json"} <= tracked
+    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True,
+                                 check=True).stdout.split())
+    assert {"dvc.lock", "params.yaml", "reports/metrics.json", "reports/tokenizer.json",
+            "reports/timing.json"} <= tracked
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
     assert sorted(lock["stages"]) == sorted("embed@dense" if stage == "embed@text" else stage for stage in STAGES)
     assert Path(ROOT, "LICENSE").read_text().lstrip().startswith("Apache License")

@@ -1,4 +1,4 @@
-"""DVC's queue and remotes, and the pages of docs/ that tell how to use them: real commands in a repository of its own."""
+"""DVC's queue and remotes, and the pages of docs/ on how to use them: real commands in a repository of its own."""
 
 import contextlib
 import json
@@ -22,7 +22,8 @@ def write_own_data(raw: Path) -> None:
     raw.mkdir()
     lines = [f"u{user:02d},i{(user * 3 + step) % 20:02d},{1000 + step}" for user in range(60) for step in range(7)]
     (raw / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
-    titles = ["item_id,title", *(f"i{item:02d},{'red blue green'.split()[item % 3]} thing {item}" for item in range(20))]
+    titles = ["item_id,title",
+              *(f"i{item:02d},{'red blue green'.split()[item % 3]} thing {item}" for item in range(20))]
     (raw / "items.csv").write_text("\n".join(titles) + "\n")
 
 
@@ -101,7 +102,8 @@ def commands_of(page: str) -> list[str]:
 
 def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
     write_own_data(restored.folder / "shop")
-    sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.kmeans.codebook_size=8", "tokenizer.rqkmeans.codebook_size=8"]
+    sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.kmeans.codebook_size=8",
+             "tokenizer.rqkmeans.codebook_size=8"]
     said = ""
     for command in commands_of("own-data.md"):
         more = [part for o in sizes for part in ("-S", o)] if command.startswith("dvc exp run") else []
@@ -116,7 +118,8 @@ def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
 
 def test_a_worker_pulls_its_inputs_and_pushes_what_it_trained(restored, tmp_path):
     commands = [command.replace("../store", str(tmp_path / "store")) for command in commands_of("workers.md")]
-    at, back = commands.index("dvc pull split embed quantize build_sequences"), commands.index("dvc pull finetune decode")
+    at = commands.index("dvc pull split embed quantize build_sequences")
+    back = commands.index("dvc pull finetune decode")
     restored.compose("training.learning_rate=0.007")
     for command in commands[:at]:
         restored.run(*shlex.split(command))

@@ -1,4 +1,5 @@
-"""Text tokenizers of backbones: a pretrained one, words alone, or pieces of words (byte-level BPE); with entries added for codes; kept as JSON.
+"""Text tokenizers of backbones: a pretrained one, words alone, or pieces of words (byte-level BPE); with entries added
+for codes; kept as JSON.
 
 Nothing but JSON is read back (`TextTokenizer.from_json`), so a trained model needs no network and no pickle.
 """
@@ -122,7 +123,7 @@ def load_text_tokenizer(name_or_folder: str) -> TextTokenizer:
         raise ValueError(f"no text tokenizer at {name_or_folder} ({str(error).splitlines()[0]}); give a local folder "
                          "with tokenizer.json, or set pretrained to null to train one") from error
     if not loaded.is_fast or loaded.eos_token is None:
-        raise ValueError(f"the text tokenizer at {name_or_folder} has no tokenizer.json form, or no end token; take that "
-                         "of a T5, or of an OPT")
+        raise ValueError(f"the text tokenizer at {name_or_folder} has no tokenizer.json form, or no end token; take "
+                         "that of a T5, or of an OPT")
     pad = loaded.pad_token or loaded.eos_token
     return TextTokenizer(Tokenizer.from_str(loaded.backend_tokenizer.to_str()), pad, loaded.eos_token)

@@ -98,7 +98,7 @@ def _embed_new(side: str, neighbours: Ragged, tensors: Mapping[str, np.ndarray],
 
 
 def fold_in(layers: Tensor | Sequence[Tensor], degrees: Tensor, neighbours: Ragged) -> Tensor:
-    """Embed users, or items, who were not trained on, as nodes that receive from their neighbours and send nothing back.
+    """Embed users, or items, who were not trained on, as nodes that receive from neighbours and send nothing back.
 
     Equation 3 for a user with layer 0 = 0: layer l + 1 is the sum over its items i of layer l of i, divided by
     sqrt(number of its items * degree of i); the result is the mean over layers. A user of the training graph, folded in

@@ -79,7 +79,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     seed_everything(seed)
     network = SASRec(split.num_items, config)
     inputs, labels = training_rows(split.train, config.max_items)
-    held = split.valid.take(validation_rows(np.flatnonzero(split.valid.histories.lengths > 0), config.validate_users, seed))
+    able = np.flatnonzero(split.valid.histories.lengths > 0)
+    held = split.valid.take(validation_rows(able, config.validate_users, seed))
     log.info("%d users, %d positions, %d items, %d parameters", len(inputs), len(labels.values), split.num_items,
              sum(parameter.numel() for parameter in network.parameters()))
     rows = fit(

@@ -49,8 +49,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     """
     filled = sum(bool(text.strip()) for text in catalogue.texts)
     if not filled:
-        raise ValueError("embed.sources names text, but no item of this data has any: set ingest.text to attributes of the "
-                         "item file, or take a source that needs no text")
+        raise ValueError("embed.sources names text, but no item of this data has any: set ingest.text to attributes of "
+                         "the item file, or take a source that needs no text")
     if filled < len(catalogue):
         log.warning("%d of %d items have no text", len(catalogue) - filled, len(catalogue))
     if config.encoder == "lsa":
@@ -88,7 +88,8 @@ def _fit_lsa(texts: Sequence[str], config: Config, seed: int) -> tuple[np.ndarra
     try:
         weights = vectorizer.fit_transform(texts)
     except ValueError as error:
-        raise ValueError(f"embed.text: no term occurs in {config.min_count} items; lower embed.text.min_count") from error
+        raise ValueError(f"embed.text: no term occurs in {config.min_count} items; lower "
+                         "embed.text.min_count") from error
     dimensions = min(config.dimensions, min(weights.shape) - 1)
     if dimensions < config.dimensions:
         log.warning("embed.text.dimensions=%d is more than these texts allow; taking %d", config.dimensions, dimensions)
@@ -127,9 +128,11 @@ def _load_encoder(name: str, device: torch.device):
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(f"embed.text.encoder is {name}, which needs sentence-transformers: "
-                          "run `pip install -c constraints.txt -e '.[encoders]'`, or set embed.text.encoder=lsa") from error
+                          "run `pip install -c constraints.txt -e '.[encoders]'`, or set "
+                          "embed.text.encoder=lsa") from error
     try:
-        return SentenceTransformer(name, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(name, device=str(device), trust_remote_code=False,
+                                   model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"embed.text.encoder: cannot load {name} ({str(error).splitlines()[0]}); give a local folder, "
                          "connect to the hub, or set embed.text.encoder=lsa") from error

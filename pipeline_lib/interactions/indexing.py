@@ -72,7 +72,7 @@ def _timestamps(timestamps: pl.Series) -> pl.Series:
 
 def item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list[str], title: str | None,
                text: Sequence[str]) -> pa.Table:
-    """The items of ``item_ids``, in this order, as ``artifacts.ITEMS`` and one column ``attr_<name>`` for each attribute.
+    """The items of ``item_ids``, in this order, as ``artifacts.ITEMS`` and a column ``attr_<name>`` an attribute.
 
     Args:
         items: ``item_id`` and ``attributes``; one that is not among them has no title and no text.

@@ -22,7 +22,8 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
     """Read what `sidflow items add` is given.
 
     Args:
-        path: CSV, TSV or Parquet with ``item_id`` and the attributes of the items of ingest, some of which may be absent.
+        path: CSV, TSV or Parquet with ``item_id`` and the attributes of the items of ingest, some of which may be
+            absent.
         taken: the same with ``user_id`` and ``item_id``; None where nobody has taken them yet.
         known_items: ids of ingest, none of which may come again.
         user_ids: of ingest, in index order; others cannot say anything of an item and are left out.

@@ -51,7 +51,8 @@ class Network:
 class CodeSeq2Seq(nn.Module):
     """A T5 whose vocabulary is code tokens; ``forward`` gives the summed cross-entropy of all label tokens.
 
-    The tokens of a level have rows of their own in the one table, which the output shares: as good as one table a level.
+    The tokens of a level have rows of their own in the one table, which the output shares: as good as one table a
+    level.
     """
 
     def __init__(self, network: Network, vocabulary: Vocabulary) -> None:
@@ -69,7 +70,7 @@ class CodeSeq2Seq(nn.Module):
                            network.feed_forward, network.dropout, pad_id=PAD)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """``input_ids``, ``attention_mask (B, T)`` and ``labels (B, L)``, -100 where there is none; an end is a label."""
+        """``input_ids``, ``attention_mask (B, T)``, ``labels (B, L)``: -100 where there is none; ends are labels."""
         return self.loss(self.states(batch)[1], batch["labels"])
 
     def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -143,7 +144,8 @@ def validation_sample(examples: Examples, cases: Cases, users: int | None, seed:
 
 
 def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, codes: np.ndarray, split: Split,
-                     training: TrainingParams, collate: Collate, accelerator: Accelerator, seed: int) -> dict[str, float]:
+                     training: TrainingParams, collate: Collate, accelerator: Accelerator,
+                     seed: int) -> dict[str, float]:
     """Loss a token, and NDCG and recall of the best ten items unless ``training.early_stopping`` is ``loss``."""
     decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K, filter_history=split.filter_history)
     figures = {"loss": _mean_loss(network, examples, decode.batch_size, collate, accelerator)}

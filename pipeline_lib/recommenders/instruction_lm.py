@@ -45,9 +45,10 @@ class Config:
 
     ``start``: ``merged``, from the model that the source ``dense`` trained, its adapters merged, whose sizes then
     replace ``backbone``; or ``fresh``. ``tasks``: of the first phase. ``second_phase``: whether the next item alone
-    is trained behind it. ``joint_epochs``, ``next_epochs``: of each phase at most, null for training.epochs, 0 for none. ``loss_on``: the codes of ``all`` items, or of the ``target``
-    alone. ``softmax``: over the whole code ``vocabulary``, or a ``level``. ``max_items``: of a history;
-    ``max_tokens``: of a sequence; ``max_text``: tokens of an item's text; ``numbered``: whether lines have numbers.
+    is trained behind it. ``joint_epochs``, ``next_epochs``: of each phase at most, null for training.epochs, 0 for
+    none. ``loss_on``: the codes of ``all`` items, or of the ``target`` alone. ``softmax``: over the whole code
+    ``vocabulary``, or a ``level``. ``max_items``: of a history; ``max_tokens``: of a sequence; ``max_text``: tokens of
+    an item's text; ``numbered``: whether lines have numbers.
     """
 
     backbone: Backbone = Backbone()
@@ -84,8 +85,9 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     rows = _phase(network, instructions, inputs, config, config.tasks, config.joint_epochs, training,
                   checkpoints.part("joint"), accelerator, seed)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    alone = _phase(network, instructions, inputs, config, (NEXT_ITEM,), config.next_epochs if config.second_phase else 0, training,
-                   checkpoints.part("next"), accelerator, seed)
+    alone = _phase(network, instructions, inputs, config, (NEXT_ITEM,),
+                   config.next_epochs if config.second_phase else 0, training, checkpoints.part("next"),
+                   accelerator, seed)
     if rows and alone and _best(alone, training.early_stopping) <= _best(rows, training.early_stopping):
         log.info("the next item alone did not get better than the best epoch before it, which is kept")
         network.load_state_dict(before)

@@ -1,8 +1,8 @@
 """Tokenizer and encoder-decoder trained in turns, with two losses that align them.
 
 Shapes: D dimensions of an item vector.
-Source: Liu et al. 2025, "Generative Recommender with End-to-End Learnable Item Tokenization" (ETEGRec). Epochs count from 1
-here. Departures from the released code: docs/papers.md.
+Source: Liu et al. 2025, "Generative Recommender with End-to-End Learnable Item Tokenization" (ETEGRec). Epochs count
+from 1 here. Departures from the released code: docs/papers.md.
 """
 
 import logging
@@ -35,11 +35,12 @@ FINALS = ("finetune", "retrain", "none")
 class Config(Network):
     """Options under ``recommender.joint_seq2seq``.
 
-    ``cycle``: epochs of a cycle, of which the first trains the tokenizer, 0 to leave the tokenizer as `quantize` made it;
-    ``alternate``: false trains both sides in every epoch; ``sia_weight`` and ``psa_weight``: mu and lambda of the paper;
-    ``warmup_epochs``: first epochs without alignment; ``tokenizer_learning_rate``: beside training.learning_rate;
-    ``suffix_size``: codes of the level that tells colliding items apart, 0 for as many as `quantize` needed;
-    ``final``: what follows: ``finetune`` the recommender on the best codes, ``retrain`` it on them from scratch, ``none``.
+    ``cycle``: epochs of a cycle, of which the first trains the tokenizer, 0 to leave the tokenizer as `quantize` made
+    it; ``alternate``: false trains both sides in every epoch; ``sia_weight`` and ``psa_weight``: mu and lambda of the
+    paper; ``warmup_epochs``: first epochs without alignment; ``tokenizer_learning_rate``: beside
+    training.learning_rate; ``suffix_size``: codes of the level that tells colliding items apart, 0 for as many as
+    `quantize` needed; ``final``: what follows: ``finetune`` the recommender on the best codes, ``retrain`` it on them
+    from scratch, ``none``.
     """
 
     cycle: int = 2
@@ -79,7 +80,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     maps = state_map(*_states(model, examples, accelerator), seed) if accelerator.is_main_process else []
     tensors = {name: value.cpu().numpy() for name, value in model.state_dict().items() if name != "codes"}
     saved = {"kind": "joint_seq2seq", **asdict(config), "level_sizes": list(model.vocabulary.level_sizes)}
-    return Model(tensors, saved, rows, item_codes=model.codes.cpu().numpy().astype(np.int32), tables={"alignment": maps})
+    return Model(tensors, saved, rows, item_codes=model.codes.cpu().numpy().astype(np.int32),
+                 tables={"alignment": maps})
 
 
 def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *, accelerator: Accelerator,
@@ -101,8 +103,8 @@ def _check(config: Config, identifiers: Identifiers) -> None:
     if config.sia_sign not in SIGNS:
         raise ValueError(f"params: recommender.joint_seq2seq.sia_sign is {config.sia_sign}; known: {', '.join(SIGNS)}")
     if config.cycle < 0 or config.cycle == 1:
-        raise ValueError(f"params: recommender.joint_seq2seq.cycle is {config.cycle}; expected 0, or 2 and more, since one "
-                         "epoch of a cycle trains the tokenizer and the others the recommender")
+        raise ValueError(f"params: recommender.joint_seq2seq.cycle is {config.cycle}; expected 0, or 2 and more, since "
+                         "one epoch of a cycle trains the tokenizer and the others the recommender")
     if identifiers.config["collisions"] != "suffix":
         raise ValueError(f"params: tokenizer.collisions={identifiers.config['collisions']} does not fit "
                          "recommender.kind=joint_seq2seq, whose codes change; set tokenizer.collisions=suffix")
@@ -187,4 +189,5 @@ def _states(model: JointModel, examples: Examples, accelerator: Accelerator) -> 
              for name, value in model.batch_of(examples, np.arange(len(examples))).items()}
     decoded = model.recommender.states(batch)[1]
     targets = torch.from_numpy(examples.targets.values[examples.targets.offsets[:-1]]).long().to(accelerator.device)
-    return (model.preference_adapter(decoded[:, 0]).cpu().numpy(), model.tokenizer(model.vectors[targets])[0].cpu().numpy())
+    return (model.preference_adapter(decoded[:, 0]).cpu().numpy(),
+            model.tokenizer(model.vectors[targets])[0].cpu().numpy())

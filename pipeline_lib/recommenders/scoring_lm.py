@@ -135,8 +135,8 @@ def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer,
         return lm, tokenizer
     if config.backbone.pretrained is not None or config.inputs == "text_zero_shot":
         pieces = len(tokenizer.encode(missing[0]))
-        raise ValueError(f"the text tokenizer writes {missing[0]} as {pieces} tokens, but an answer must be one that the "
-                         f"model knows; take another {WHERE}.backbone.pretrained" + (
+        raise ValueError(f"the text tokenizer writes {missing[0]} as {pieces} tokens, but an answer must be one that "
+                         f"the model knows; take another {WHERE}.backbone.pretrained" + (
                              ", or inputs=text, which trains" if config.inputs == "text_zero_shot" else ""))
     tokenizer = tokenizer.with_tokens(missing)
     if tokenizer.size > lm.get_input_embeddings().num_embeddings:

@@ -45,7 +45,8 @@ def bar_charts(labels: Sequence[str], panels: Mapping[str, Mapping[str, Sequence
             axes.set_title(title, fontsize=9)
         if len(bars) > 1:
             axes.legend(fontsize=8)
-    return _chart([lambda axes, title=title, bars=bars: draw(axes, title, bars) for title, bars in panels.items()], x, y)
+    return _chart([lambda axes, title=title, bars=bars: draw(axes, title, bars)
+                   for title, bars in panels.items()], x, y)
 
 
 def draw_svg(*panels: Callable[[Any], None], size: tuple[float, float] = (5.5, 4.5)) -> bytes:

@@ -31,7 +31,8 @@ def record() -> None:
     typer.echo(f"recorded {what} in {LEDGER}")
 
 
-def results(metrics: MetricOption = "recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,ndcg@5,ndcg@10,ndcg@20,auc,group_auc,mrr",
+def results(metrics: MetricOption = "recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,"
+                                    "ndcg@5,ndcg@10,ndcg@20,auc,group_auc,mrr",
             data: Annotated[str | None, typer.Option(help="Only protocols that start with this name.")] = None,
             groups: Annotated[str, typer.Option(help="Of published figures, e.g. all,warm,cold")] = "all") -> None:
     """Print recorded runs and the papers' figures, a block a protocol: figures of two protocols never share a row."""

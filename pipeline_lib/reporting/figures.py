@@ -8,21 +8,24 @@ from pipeline_lib.reporting.charts import draw_svg, line_chart
 ALIGNMENT_LOSSES = ("sia_loss", "psa_loss", "changed_codes")
 
 
-def draw_figures(popularity: Sequence[Mapping[str, Any]], tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
+def draw_figures(popularity: Sequence[Mapping[str, Any]],
+                 tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
     """File name -> SVG: recall by popularity, and those of the model.
 
     Args:
         popularity: rows ``group`` with their metrics, the most popular items first.
         tables: as for draw_model_figures.
     """
-    return {"recall_by_popularity.svg": draw_svg(lambda axes: _draw_groups(axes, popularity)), **draw_model_figures(tables)}
+    return {"recall_by_popularity.svg": draw_svg(lambda axes: _draw_groups(axes, popularity)),
+            **draw_model_figures(tables)}
 
 
 def draw_model_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, bytes]:
     """File name -> SVG: what a model's tables hold beside the training loss; empty for most models.
 
     Args:
-        tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), ``beta`` (a weight a row), as they stand in the model's folder.
+        tables: ``alignment`` (kind, user, x, y) and ``training`` (an epoch a row), ``beta`` (a weight a row), as they
+            stand in the model's folder.
     """
     figures = {}
     if tables.get("alignment"):
@@ -31,7 +34,8 @@ def draw_model_figures(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> dic
               for name in ALIGNMENT_LOSSES}
     if tables.get("beta"):
         points = [(float(row["beta"]), float(row["ndcg@10"])) for row in tables["beta"]]
-        figures["beta.svg"] = line_chart({"validation": points}, x="beta, the weight of semantic scores", y="validation ndcg@10")
+        figures["beta.svg"] = line_chart({"validation": points}, x="beta, the weight of semantic scores",
+                                         y="validation ndcg@10")
     if any(curves.values()):
         figures["alignment_losses.svg"] = draw_svg(*[lambda axes, name=name, curve=curve: _draw_curve(axes, name, curve)
                                                  for name, curve in curves.items() if curve])

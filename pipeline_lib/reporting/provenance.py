@@ -40,7 +40,8 @@ def changed_keys(folder: Path) -> dict[str, Any]:
     tree = read_tree(folder / "params.yaml")
     presets = [f"{group}={name}" for group, name in tree["preset"].items()]
     composed = flatten(compose_tree(folder / "conf", presets), joint=".")
-    return {key: value for key, value in flatten(tree, joint=".").items() if key != "seed" and composed.get(key) != value}
+    return {key: value for key, value in flatten(tree, joint=".").items()
+            if key != "seed" and composed.get(key) != value}
 
 
 def changed_stages(folder: Path) -> list[str]:

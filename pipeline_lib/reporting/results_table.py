@@ -55,7 +55,8 @@ def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -
                   **{metric: f"{float(value):.4f}" for metric, value in figures.items()}}
                  for name, figures in baseline_figures(row, metrics).items()]
     rows += [{"protocol": row["protocol"], "method": method_name(row),
-              "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']} {row.get('overrides', '')}".strip(),
+              "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']} "
+                        f"{row.get('overrides', '')}".strip(),
               **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
              for row in ledger]
     return rows
@@ -71,7 +72,8 @@ def popularity_bars(ledger: Sequence[Mapping[str, Any]], metric: str) -> dict[st
         figures = [row.get(f"test/popularity_{group}/{metric}", "") for group in POPULARITY_GROUPS]
         if "" not in figures:
             values.setdefault(method_name(row), []).append([float(figure) for figure in figures])
-    return {method: [sum(column) / len(column) for column in zip(*runs, strict=True)] for method, runs in values.items()}
+    return {method: [sum(column) / len(column) for column in zip(*runs, strict=True)]
+            for method, runs in values.items()}
 
 
 def format_results(rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Poin
     if not found:
         raise ValueError(f"no experiment has numbers for {key} and {', '.join(metrics)}; run "
                          f"`dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first")
-    return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value])) for value in sorted(found)]
+    return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value]))
+                   for value in sorted(found)]
             for place, name in enumerate(metrics)}
 
 

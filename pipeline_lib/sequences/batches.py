@@ -26,6 +26,6 @@ def length_bucketed_batches(lengths: np.ndarray, batch_size: int, bucket_batches
 
 
 def in_order_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Batches sorted by length, longest first: for evaluation, where order does not matter and memory should peak early."""
+    """Batches sorted by length, longest first: for evaluation, where order is free and memory should peak early."""
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

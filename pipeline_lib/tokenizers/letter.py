@@ -5,9 +5,9 @@ everything is as in `tokenizers.rqvae`: with both weights 0 the codes are the sa
 
 Shapes: N items, L levels, K codewords per level, H latent dimensions.
 Source: Wang et al. 2024, "Learnable Item Tokenization for Generative Recommendation" (LETTER). Departures: those of
-`tokenizers.residual_codes`; a trained linear map where collaborative vectors and latents differ in size; items without training
-data are not aligned; clusters go on from those of the epoch before, not from random centres; colliding items move at
-the end only (``tokenizer.collisions=sinkhorn``), while the authors' last level is also trained with such codes.
+`tokenizers.residual_codes`; a trained linear map where collaborative vectors and latents differ in size; items without
+training data are not aligned; clusters go on from those of the epoch before, not from random centres; colliding items
+move at the end only (``tokenizer.collisions=sinkhorn``), while the authors' last level is also trained with such codes.
 
 Tensors: those of `tokenizers.residual_codes`.
 """
@@ -79,8 +79,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
                                        torch_generator(seed, "letter projection"))
     diversity = CodewordDiversity(config.clusters, torch_generator(seed, "letter clusters"))
     regulariser = Regularisation(alignment, diversity, config.cf_weight, config.diversity_weight)
-    return residual_codes.fit_and_encode("letter", flat_vectors(inputs.vectors), config, collisions=collisions, seed=seed,
-                                regulariser=regulariser)
+    return residual_codes.fit_and_encode("letter", flat_vectors(inputs.vectors), config, collisions=collisions,
+                                         seed=seed, regulariser=regulariser)
 
 
 def _check(config: Config) -> None:

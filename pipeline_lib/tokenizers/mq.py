@@ -57,7 +57,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     """Train on the vectors of items and give each its codes; the same for users, apart, where there are any.
 
     The users' instance is trained on the rows of ``inputs.train_users`` in ``inputs.users["valid"]``, not on users who
-    are kept out of training, and encodes every part of ``inputs.users``. The description of its codes goes to ``config["users"]``.
+    are kept out of training, and encodes every part of ``inputs.users``. The description of its codes goes to
+    ``config["users"]``.
 
     Raises:
         ValueError: if there are fewer vectors to train on than codewords, no user has one, or an option is out of
@@ -106,8 +107,8 @@ def _with_users(identifiers: Identifiers, inputs: TokenizerInputs, config: Confi
     known = users["valid"][inputs.train_users]
     known = known[np.isfinite(known).all(axis=1)]
     if not len(known):
-        raise ValueError(f"none of the {len(inputs.train_users)} training users has a vector to learn codes from; re-run embed with "
-                         "a source that models users")
+        raise ValueError(f"none of the {len(inputs.train_users)} training users has a vector to learn codes from; "
+                         "re-run embed with a source that models users")
     model, history = _fit(known, config, "users", seed)
     codes = _encode(model, known)
     quality = describe_codes(codes, (config.codebook_size,) * config.levels, _reconstruction_error(model, known, codes))

@@ -25,4 +25,5 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     Raises:
         ValueError: if there are fewer items than codewords, or an option is not above 0.
     """
-    return residual_codes.fit_and_encode("rqvae", flat_vectors(inputs.vectors), config, collisions=collisions, seed=seed)
+    return residual_codes.fit_and_encode("rqvae", flat_vectors(inputs.vectors), config, collisions=collisions,
+                                         seed=seed)

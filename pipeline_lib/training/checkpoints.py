@@ -31,7 +31,7 @@ def checkpoint_root() -> Path:
 
 
 def checkpoint_key(stage: str, params: Any, inputs: list[Path]) -> str:
-    """A digest of what a run depends on: its parameters (by ``repr``), every byte of its inputs, and the library's code."""
+    """A digest of what a run depends on: its parameters (by ``repr``), every byte of its inputs, the code."""
     digest = hashlib.sha256(repr(params).encode())
     for path in inputs:
         files = [path] if path.is_file() else sorted(child for child in path.rglob("*") if child.is_file())

@@ -64,7 +64,8 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
     """
     model.to(accelerator.device)
     turns = alternation or Alternation(lambda epoch: None, lambda epoch: {}, lambda epoch: True, lambda name: 1.0)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay, turns.rate_share), lr=params.learning_rate)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay, turns.rate_share),
+                                  lr=params.learning_rate)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps_per_epoch = len(batches(1))
     stopping = EarlyStopping(params.early_stopping, params.patience)
@@ -135,16 +136,19 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Se
         accelerator.clip_grad_norm_(model.parameters(), params.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        sums += torch.stack([loss_sum.detach().double(), torch.as_tensor(count, dtype=torch.float64, device=sums.device)])
+        sums += torch.stack([loss_sum.detach().double(),
+                             torch.as_tensor(count, dtype=torch.float64, device=sums.device)])
         step += 1
     sums = accelerator.reduce(sums, "sum")
     loss = float(sums[0] / sums[1])
     if not math.isfinite(loss):
-        raise ValueError(f"training loss is {loss} after step {step}; lower training.learning_rate or take training.precision=fp32")
+        raise ValueError(f"training loss is {loss} after step {step}; lower training.learning_rate or take "
+                         "training.precision=fp32")
     return {"step": step, "learning_rate": rate, "train_loss": loss}
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float, rate_share: Callable[[str], float]) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, weight_decay: float,
+                      rate_share: Callable[[str], float]) -> list[dict[str, Any]]:
     """Weight decay for matrices alone; not for biases and norms."""
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():

@@ -36,7 +36,8 @@ def cases():
 def ranked(vectors, cases, decode, similarity="cosine"):
     users, items = vectors
     warm = np.arange(len(items)) % 5 > 0
-    grounder = make_grounder(items, SimpleNamespace(parts={"warm": warm, "cold": ~warm}), decode, similarity, torch.device("cpu"), np.random.default_rng(0))
+    grounder = make_grounder(items, SimpleNamespace(parts={"warm": warm, "cold": ~warm}), decode, similarity,
+                             torch.device("cpu"), np.random.default_rng(0))
     batches = np.array_split(np.random.default_rng(2).permutation(len(cases)), 6)
     return ground_cases(cases, batches, lambda rows: users[rows], grounder, Accelerator(cpu=True))
 

@@ -68,7 +68,8 @@ def test_an_item_folded_in_with_its_takers_gets_its_vector_less_its_own_layer_0(
     split = block_split()
     propagated, ego = (embed(split, tmp_path / export, epochs=3, export=export) for export in ("propagated", "ego"))
     order = np.argsort(split.train.values, kind="stable")
-    takers = Ragged(split.train.row_of_value[order].astype(np.int32), np.concatenate([[0], np.cumsum(split.train_count)]))
+    takers = Ragged(split.train.row_of_value[order].astype(np.int32),
+                    np.concatenate([[0], np.cumsum(split.train_count)]))
     folded = embed_new_items(None, takers, propagated.model, propagated.model_json)
     np.testing.assert_allclose(folded, propagated.items - ego.items / 4, atol=1e-6)
     users = ego.model["user_layers"][0]
@@ -143,7 +144,8 @@ def test_released_vectors_of_lastfm_rank_as_the_sheet_measured_them_before_and_a
     histories = Ragged.from_rows(train.group_by("user", maintain_order=True).agg("item")["item"].to_list())
     targets = Ragged.from_rows([[item] for item in test["item"]])
     found = {}
-    for name, pair in {"ego": (users, items), "mean": (mean_of_layers(user_layers), mean_of_layers(item_layers))}.items():
+    for name, pair in {"ego": (users, items),
+                       "mean": (mean_of_layers(user_layers), mean_of_layers(item_layers))}.items():
         ranked = ground(*pair, 20, excluded=histories)[0]
         found[name] = np.mean(ranking_metrics(Ragged.from_rows(ranked.tolist()), targets, (20,))["recall@20"])
     assert found["ego"] == pytest.approx(0.0688, abs=0.001)

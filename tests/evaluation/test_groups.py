@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.evaluation.groups import (history_rows, lists_of, popularity_rows, restrict_targets, score_groups, share_in_history,
-                                            score_lists)
+from pipeline_lib.evaluation.groups import (
+    history_rows, lists_of, popularity_rows, restrict_targets, score_groups, score_lists, share_in_history,
+)
 from pipeline_lib.evaluation.ranking import mean_metrics, ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Rankings

@@ -12,7 +12,8 @@ def read(tmp_path):
         if taken is not None:
             (tmp_path / "taken.csv").write_text(taken)
         return read_new_items(tmp_path / "items.csv", taken and tmp_path / "taken.csv", KNOWN, USERS,
-                              lists={"tags": "|"}, title="name", text=["name", "tags"], attributes=["name", "brand", "tags"])
+                              lists={"tags": "|"}, title="name", text=["name", "tags"],
+                              attributes=["name", "brand", "tags"])
 
     return read_files
 
@@ -20,7 +21,8 @@ def read(tmp_path):
 def test_new_items_are_numbered_behind_the_known_ones_and_get_title_and_text(read):
     items, takers = read("item_id,name,tags\nc,Red pen,red|pen\nd,Ink,\n", "user_id,item_id\nbob,d\nann,d\nnobody,c\n")
     assert items["item"].to_pylist() == [2, 3] and items["item_id"].to_pylist() == ["c", "d"]
-    assert items["title"].to_pylist() == ["Red pen", "Ink"] and items["text"].to_pylist() == ["Red pen. red, pen", "Ink"]
+    assert items["title"].to_pylist() == ["Red pen", "Ink"]
+    assert items["text"].to_pylist() == ["Red pen. red, pen", "Ink"]
     assert items["attr_tags"].to_pylist() == [["red", "pen"], []] and items["attr_brand"].to_pylist() == ["", ""]
     assert [list(row) for row in takers] == [[], [1, 0]]
 
@@ -32,7 +34,8 @@ def test_without_a_second_file_nobody_has_taken_them(read):
 @pytest.mark.parametrize(("items", "taken", "message"), [
     ("item_id,name\nb,Ink\n", None, "items.csv: item b is known already; new items need new ids"),
     ("item_id,name\nc,Ink\nc,Pen\n", None, "items.csv, row 3: item_id c is already in row 2"),
-    ("item_id,colour\nc,red\n", None, "column colour is no attribute of the items of ingest; they have name, brand, tags"),
+    ("item_id,colour\nc,red\n", None,
+     "column colour is no attribute of the items of ingest; they have name, brand, tags"),
     ("name\nInk\n", None, "items.csv: column item_id is missing; found name"),
     ("item_id,name\nc,Ink\n", "user_id,item_id\nann,z\n", "taken.csv, row 2: item z has no row in the item file"),
 ])

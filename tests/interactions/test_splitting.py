@@ -284,5 +284,6 @@ def test_setrec_split_of_beauty_has_the_counts_of_the_paper():
     assert (len(split.test.targets.values), len(split.train_users), len(split.test)) == (17_579, 18_136, 6_424)
     assert split.warm.sum() == 11_407
     cold = np.setdiff1d(given["item"].unique().to_numpy(), np.flatnonzero(split.warm))
-    assert len(cold) == 617 and np.array_equal(np.flatnonzero(split.parts["cold"]), cold)  # 77 items are not in the split
+    # 77 items are not in the split
+    assert len(cold) == 617 and np.array_equal(np.flatnonzero(split.parts["cold"]), cold)
     assert sum(np.isin(targets, cold).any() for targets in split.test.targets) == 2_239

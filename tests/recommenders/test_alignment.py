@@ -12,7 +12,8 @@ def distances():
 
 
 def test_divergence_worked_by_hand():
-    item, sequence = torch.tensor([[[0.0, math.log(3.0)]]]), torch.tensor([[[0.0, 0.0]]])  # P = (3/4, 1/4) and (1/2, 1/2)
+    # P = (3/4, 1/4) and (1/2, 1/2)
+    item, sequence = torch.tensor([[[0.0, math.log(3.0)]]]), torch.tensor([[[0.0, 0.0]]])
     one_way = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     other_way = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert sequence_item_alignment(item, sequence).item() == pytest.approx(one_way + other_way, rel=1e-5)
@@ -29,7 +30,8 @@ def test_the_nearest_codeword_is_the_likeliest_and_the_furthest_under_the_codes_
 
 def test_divergence_is_a_mean_over_items_and_levels(distances):
     other = distances.flip(0)
-    parts = [sequence_item_alignment(distances[item : item + 1, level : level + 1], other[item : item + 1, level : level + 1])
+    parts = [sequence_item_alignment(distances[item : item + 1, level : level + 1],
+                                     other[item : item + 1, level : level + 1])
              for item in range(5) for level in range(3)]
     torch.testing.assert_close(sequence_item_alignment(distances, other), torch.stack(parts).mean())
 

@@ -24,8 +24,8 @@ from tests.recommenders.conftest import circular_walks, split_of
 
 NUM_ITEMS, LEVELS, CODEBOOK_SIZE = 24, 2, 6
 SIZES = {"layers": 1, "heads": 2, "head_size": 8, "width": 16, "feed_forward": 32, "dropout": 0.1, "softmax": "level"}
-CONFIG = Config(**SIZES, sia_weight=1e-2, psa_weight=1e-2, warmup_epochs=2, tokenizer_learning_rate=0.01, suffix_size=24,
-                final_epochs=2)
+CONFIG = Config(**SIZES, sia_weight=1e-2, psa_weight=1e-2, warmup_epochs=2, tokenizer_learning_rate=0.01,
+                suffix_size=24, final_epochs=2)
 TRAINING = TrainingParams(epochs=6, batch_size=32, learning_rate=0.01, patience=30)
 DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
 
@@ -37,9 +37,10 @@ def inputs():
     vectors[3] = vectors[7]  # the same codes, whatever the tokenizer
     walks = circular_walks(generator.integers(0, NUM_ITEMS, size=60), NUM_ITEMS)
     split = replace(split_of(walks, np.ones(NUM_ITEMS, dtype=bool)), filter_history=False)
-    tokenizer = rqvae.Config(levels=LEVELS, codebook_size=CODEBOOK_SIZE, hidden=(8,), latent=4, epochs=20, batch_size=24)
-    identifiers = rqvae.tokenize_items(TokenizerInputs(vectors, vectors, split.train, {}), tokenizer, collisions="suffix",
-                                       seed=0)
+    tokenizer = rqvae.Config(levels=LEVELS, codebook_size=CODEBOOK_SIZE, hidden=(8,), latent=4, epochs=20,
+                             batch_size=24)
+    identifiers = rqvae.tokenize_items(TokenizerInputs(vectors, vectors, split.train, {}), tokenizer,
+                                       collisions="suffix", seed=0)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4))
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
 
@@ -302,8 +303,10 @@ def test_probabilities_are_among_the_codes_of_one_level_and_there_are_as_many_as
 
 def test_padding_changes_neither_states_nor_the_sequence_latent(model, batch):
     model.eval()
-    padded = {**batch, **{name: torch.nn.functional.pad(batch[name], (0, 6)) for name in ("input_ids", "attention_mask")}}
-    (encoded, decoded), (encoded_padded, decoded_padded) = model.recommender.states(batch), model.recommender.states(padded)
+    padded = {**batch,
+              **{name: torch.nn.functional.pad(batch[name], (0, 6)) for name in ("input_ids", "attention_mask")}}
+    encoded, decoded = model.recommender.states(batch)
+    encoded_padded, decoded_padded = model.recommender.states(padded)
     torch.testing.assert_close(decoded_padded, decoded)
     torch.testing.assert_close(model.sequence_latents(encoded_padded, padded["attention_mask"]),
                                model.sequence_latents(encoded, batch["attention_mask"]))
@@ -410,15 +413,18 @@ def test_retraining_starts_from_scratch_on_the_final_codes(inputs, accelerator, 
 # --- 15: without alignment and with a frozen tokenizer it is the plain encoder-decoder ---
 
 
-def test_without_alignment_and_with_a_frozen_tokenizer_it_is_the_plain_encoder_decoder_to_the_bit(inputs, accelerator, tmp_path):
+def test_without_alignment_and_with_a_frozen_tokenizer_it_is_the_plain_encoder_decoder_to_the_bit(
+        inputs, accelerator, tmp_path):
     config = replace(CONFIG, cycle=0, sia_weight=0.0, psa_weight=0.0, suffix_size=0, final="none")
     joint = run(inputs, accelerator, tmp_path / "joint", config)
-    plain = seq2seq.train(inputs, seq2seq.Config(**SIZES), TRAINING, checkpoints=Checkpoints(tmp_path / "plain" / "run"),
+    plain = seq2seq.train(inputs, seq2seq.Config(**SIZES), TRAINING,
+                          checkpoints=Checkpoints(tmp_path / "plain" / "run"),
                           accelerator=accelerator, seed=0)
     assert np.array_equal(joint.item_codes, inputs.identifiers.codes)
     assert all(np.array_equal(value, joint.tensors[f"recommender.{name}"]) for name, value in plain.tensors.items())
     shared = ("train_loss", "valid_ndcg@10", "valid_loss")
-    assert [[row[name] for name in shared] for row in joint.training] == [[row[name] for name in shared] for row in plain.training]
+    one, two = ([[row[name] for name in shared] for row in model.training] for model in (joint, plain))
+    assert one == two
 
 
 @pytest.mark.slow

@@ -382,8 +382,8 @@ def test_by_dot_product_the_loss_knows_the_lengths_of_vectors_but_not_their_unit
     config = replace(CONFIG, loss=loss, similarity="dot")
     batch = batches.collate(next(iter(batches.begin(0))))
     lengths = np.linspace(0.5, 4.0, NUM_ITEMS, dtype=np.float32)[:, None]
-    plain, again, stretched = (build(replace(inputs, vectors=inputs.vectors * factor), tokenizer, config)(batch)[0].item()
-                               for factor in (1.0, 7.0, lengths))
+    scaled = (replace(inputs, vectors=inputs.vectors * factor) for factor in (1.0, 7.0, lengths))
+    plain, again, stretched = (build(made, tokenizer, config)(batch)[0].item() for made in scaled)
     assert again == pytest.approx(plain, rel=1e-4)
     assert abs(stretched - plain) > 1e-3 * plain
 

@@ -50,7 +50,8 @@ def level_model(inputs, accelerator, tmp_path_factory):
 
 
 def ranked(model, inputs, accelerator, decode=DECODE):
-    return load_ranker(model, inputs, decode, accelerator=accelerator, seed=0).rank(inputs.examples["test"], inputs.split.test)
+    ranker = load_ranker(model, inputs, decode, accelerator=accelerator, seed=0)
+    return ranker.rank(inputs.examples["test"], inputs.split.test)
 
 
 def test_the_loss_is_the_summed_cross_entropy_of_the_labels(inputs):
@@ -77,7 +78,8 @@ def test_a_softmax_over_the_level_is_the_cross_entropy_among_its_codes(inputs):
     batch = collate(inputs.examples["train"], np.array([0, 1, 2]))
     loss, count = network(batch)
     with torch.no_grad():
-        logits = network.t5(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).logits
+        logits = network.t5(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                            labels=batch["labels"]).logits
     expected = 0.0
     for row, labels in enumerate(batch["labels"].tolist()):
         for level, label in enumerate(labels):
@@ -91,7 +93,8 @@ def test_ranking_scores_are_normalised_over_the_level_where_training_is(inputs, 
     trained = train(inputs, config, replace(TRAINING, epochs=1), checkpoints=Checkpoints(tmp_path / "run"),
                     accelerator=accelerator, seed=0)
     ranking = ranked(trained, inputs, accelerator).rankings[0]
-    total = [np.exp(ranking.scores[start:stop]).sum() for start, stop in zip(ranking.items.offsets, ranking.items.offsets[1:])]
+    total = [np.exp(ranking.scores[start:stop]).sum()
+             for start, stop in zip(ranking.items.offsets, ranking.items.offsets[1:])]
     np.testing.assert_array_less(total, 1)  # 9 of the 12 identifiers are items
     assert min(total) > 0.6
 

@@ -108,7 +108,8 @@ def test_popularity_and_random_on_the_same_users_stand_beside(tmp_path):
     run_grid(GRID, tmp_path, compose, Runs())
     path = tmp_path / run_name(compose(GRID[0])) / "run.json"
     tree = plain_files.read_json(path)
-    tree["row"] |= {"baseline/popularity/recall@10": 0.03, "baseline/random/recall@10": 0.001, "baseline/random/mrr": 0.5}
+    tree["row"] |= {"baseline/popularity/recall@10": 0.03, "baseline/random/recall@10": 0.001,
+                    "baseline/random/mrr": 0.5}
     plain_files.write_json(path, tree)
     *methods, popularity, random = rows_of(GRID, tmp_path)
     assert [row["method"] for row in methods] == ["good", "plain"]

@@ -4,7 +4,8 @@ from pipeline_lib.reporting.figures import alignment_rows, draw_figures
 
 TRAINING = [{"epoch": "1", "train_loss": "3.0", "sia_loss": "", "changed_codes": "0.5"},
             {"epoch": "2", "train_loss": "2.0", "sia_loss": "0.3", "changed_codes": ""}]
-POPULARITY = [{"group": 1, "users": 3, "recall@5": 0.25, "recall@10": 0.5}, {"group": 5, "users": 2, "recall@5": 0.0, "recall@10": 0.125}]
+POPULARITY = [{"group": 1, "users": 3, "recall@5": 0.25, "recall@10": 0.5},
+              {"group": 5, "users": 2, "recall@5": 0.0, "recall@10": 0.125}]
 STATES = [{"kind": kind, "user": "0", "x": "1.5", "y": "-2"} for kind in ("preference", "semantics")]
 
 

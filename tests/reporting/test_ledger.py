@@ -77,7 +77,8 @@ def test_a_row_holds_presets_metrics_and_stages():
     metrics = {"run": {"protocol": "stale"}, "test": {"all": {"users": 9, "mrr": 0.5}}}
     timing = {"decode": {"seconds": 2.5, "peak_memory_mib": 80.0, "users_per_second": 4.0},
               "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
-    given = {"revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"}, "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
+    given = {"revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"},
+             "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
     row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
     expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25,
                 "seconds": 3.5, "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0,

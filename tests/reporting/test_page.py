@@ -68,5 +68,6 @@ def test_charts_name_their_axes_and_lines_and_repeat_to_the_byte():
     assert drawn == line_chart(lines, x="epoch", y="loss (nats)")
     bars = text_of(bar_chart(["1", "2"], {"recall@10": [0.25, 0.5]}, x="group", y="recall@10"))
     assert "0.25" in bars and "0.5" in bars and "group" in bars
-    panels = text_of(bar_charts(["1", "2"], {"here": {"a": [1, 2], "b": [3, 4]}, "there": {"a": [5, 6]}}, x="group", y="recall"))
+    panels = text_of(bar_charts(["1", "2"], {"here": {"a": [1, 2], "b": [3, 4]}, "there": {"a": [5, 6]}},
+                                x="group", y="recall"))
     assert all(word in panels for word in ("here", "there", "a", "b")) and panels.count("group") == 2

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline_lib.reporting.results_table import format_results, popularity_bars, published_rows, recorded_rows, same_data
+from pipeline_lib.reporting.results_table import (
+    format_results, popularity_bars, published_rows, recorded_rows, same_data,
+)
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "reports" / "results" / "published.csv"
 IDENTITY = ("source", "table", "row", "data", "group", "protocol", "metric")
@@ -51,7 +53,8 @@ def test_impossible_columns_are_left_out_and_misprints_marked(published):
 
 
 def test_bars_by_popularity_are_means_over_the_runs_of_a_method_that_have_every_group():
-    row = {"paper": "tiger", "ablation": "none", **{f"test/popularity_{group}/recall@10": 0.1 * group for group in range(1, 6)}}
+    row = {"paper": "tiger", "ablation": "none",
+           **{f"test/popularity_{group}/recall@10": 0.1 * group for group in range(1, 6)}}
     higher = row | {"test/popularity_1/recall@10": "0.3"}  # as the ledger has it: text
     sparse = row | {"paper": "mf", "test/popularity_5/recall@10": ""}
     bars = popularity_bars([row, higher, sparse], "recall@10")
@@ -64,7 +67,8 @@ def test_recorded_runs_stand_behind_the_baselines_and_say_what_was_set():
     rows = recorded_rows([row, row | {"seed": "2", "overrides": ""}], ["recall@10", "mrr"])
     assert [one["method"] for one in rows] == ["baseline: popularity", "tiger", "tiger"]
     assert [one["recall@10"] for one in rows] == ["0.0100", "0.0500", "0.0500"]
-    assert [one["source"] for one in rows[1:]] == ["scale small, seed 1, abc training.epochs=8", "scale small, seed 2, abc"]
+    assert [one["source"] for one in rows[1:]] == ["scale small, seed 1, abc training.epochs=8",
+                                                   "scale small, seed 2, abc"]
 
 
 def test_two_protocols_never_share_a_row_or_a_block(published):

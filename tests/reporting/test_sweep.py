@@ -12,10 +12,12 @@ d,,0.6,1
 
 
 def test_points_stand_in_the_order_of_values_and_equal_values_are_averaged():
-    assert sweep_points(SHOWN, "mask", ["test.all.recall@10"]) == {"test.all.recall@10": [(0.2, 0.1), (0.4, pytest.approx(0.3))]}
+    points = sweep_points(SHOWN, "mask", ["test.all.recall@10"])
+    assert points == {"test.all.recall@10": [(0.2, 0.1), (0.4, pytest.approx(0.3))]}
 
 
-@pytest.mark.parametrize(("key", "message"), [("masks", "has no column masks"), ("Experiment", "no experiment has numbers")])
+@pytest.mark.parametrize(("key", "message"),
+                         [("masks", "has no column masks"), ("Experiment", "no experiment has numbers")])
 def test_a_sweep_that_is_not_there_is_refused(key, message):
     with pytest.raises(ValueError, match=message):
         sweep_points(SHOWN, key, ["test.all.recall@10"])

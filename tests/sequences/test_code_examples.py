@@ -17,8 +17,9 @@ def split():
                      np.array([True, True]))
 
     counts = np.ones(4, dtype=np.int32)
-    return Split(np.array([0, 1], dtype=np.int32), Ragged.from_rows([[0, 1, 2], [3]]), cases([[0, 1, 2], [3]], [[3], [0]]),
-                 cases([[0, 1, 2, 3], [3, 0]], [[0], [1]]), counts, counts > 0, counts.astype(np.int8))
+    return Split(np.array([0, 1], dtype=np.int32), Ragged.from_rows([[0, 1, 2], [3]]),
+                 cases([[0, 1, 2], [3]], [[3], [0]]), cases([[0, 1, 2, 3], [3, 0]], [[0], [1]]),
+                 counts, counts > 0, counts.astype(np.int8))
 
 
 def test_training_examples_hold_no_held_out_item(split):
@@ -46,8 +47,8 @@ def test_an_unknown_choice_of_targets_is_refused(split):
 
 
 def test_histories_of_one_item_leave_nothing_to_learn(split):
-    short = Split(split.train_users, Ragged.from_rows([[0], [3]]), split.valid, split.test, split.train_count, split.warm,
-                  split.popularity_group)
+    short = Split(split.train_users, Ragged.from_rows([[0], [3]]), split.valid, split.test, split.train_count,
+                  split.warm, split.popularity_group)
     with pytest.raises(ValueError, match="nothing to learn from"):
         build_examples(short, IDENTIFIERS, SequencesParams())
 

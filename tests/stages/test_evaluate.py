@@ -49,7 +49,8 @@ def paths(tmp_path) -> dict[str, Path]:
             "model": tmp_path / "model", "metrics": tmp_path / "reports" / "metrics.json",
             "popularity_plot": tmp_path / "reports" / "plots" / "recall_by_popularity.csv",
             "history_plot": tmp_path / "reports" / "plots" / "recall_by_history.csv",
-            "alignment_plot": tmp_path / "reports" / "plots" / "alignment.csv", "figures": tmp_path / "reports" / "figures",
+            "alignment_plot": tmp_path / "reports" / "plots" / "alignment.csv",
+            "figures": tmp_path / "reports" / "figures",
             "timing": tmp_path / "reports" / "timing.json", "params": tmp_path / "params.yaml"}
 
 

@@ -38,8 +38,10 @@ def test_what_users_read_tells_which_shown_story_they_click(tmp_path):
     raw, folder = tmp_path / "raw", tmp_path / "run"
     write_mind(raw, np.random.default_rng(0))
     folder.mkdir()
-    run_stages(folder, [*TINY, "paper=store_scoring", "ingest.format=mind", "ingest.title=title", "ingest.text=[title,category]",
-                        "split.candidates.source=impressions", "split.unseen_user_share=0", "embed.dense.epochs=20", "training.epochs=20", "training.patience=20"], raw)
+    run_stages(folder, [*TINY, "paper=store_scoring", "ingest.format=mind", "ingest.title=title",
+                        "ingest.text=[title,category]", "split.candidates.source=impressions",
+                        "split.unseen_user_share=0", "embed.dense.epochs=20", "training.epochs=20",
+                        "training.patience=20"], raw)
     metrics = json.loads((folder / "metrics.json").read_text())
     test = metrics["scoring"]["test"]
     assert test["users"] == USERS and test["pairs"] == 5 * USERS  # the last click of each beside what it was shown with

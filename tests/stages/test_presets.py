@@ -17,7 +17,8 @@ from tests.stages.whole_run import run_stages
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
 OTHERS = {
-    **{kind: [f"tokenizer.kind={kind}"] for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
+    **{kind: [f"tokenizer.kind={kind}"]
+       for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
     "mq_seq2seq": ["paper=tiger", "tokenizer.kind=mq"],
 }
 SCORING = "store_scoring"  # ranks nothing: it scores candidates
@@ -88,7 +89,8 @@ def ids_of(printed: str) -> list[str]:
 def test_an_item_is_added_and_recommended_without_training(run, project, sidflow, tmp_path):
     """It was taken by those who took another: it is recommended beside it, to known users and to new ones."""
     folder, split = run("tokenrec"), artifacts.read_split(project.folder / "data/split")
-    items, users = (plain_files.read_table(project.folder / f"data/ingest/{name}.parquet", schema)[f"{name[:-1]}_id"].to_pylist()
+    items, users = (plain_files.read_table(project.folder / f"data/ingest/{name}.parquet",
+                                           schema)[f"{name[:-1]}_id"].to_pylist()
                     for name, schema in (("items", artifacts.ITEMS), ("users", artifacts.USERS)))
     history = ",".join(items[item] for item in split.train[0][-5:])
     before = ids_of(sidflow(folder, "recommend", "--history", history, "-k", "10"))

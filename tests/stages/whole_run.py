@@ -39,4 +39,5 @@ def run_stages(folder: Path, overrides: list[str], raw: Path, done: Path | None 
     finetune.main(*inputs, data / "model", **common)
     decode.main(data / "model", *inputs, data / "predictions", **common)
     evaluate.main(data / "predictions", cases, data / "tokens", data / "model", folder / "metrics.json",
-                  folder / "popularity.csv", folder / "history.csv", folder / "alignment.csv", folder / "figures", **common)
+                  folder / "popularity.csv", folder / "history.csv", folder / "alignment.csv", folder / "figures",
+                  **common)

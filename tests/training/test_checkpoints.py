@@ -25,7 +25,8 @@ def test_a_key_follows_params_and_every_byte_of_the_inputs(tmp_path):
 
 def test_two_runs_with_one_key_lock_each_other_out(tmp_path):
     with open_checkpoints(tmp_path, "key"):
-        with pytest.raises(RuntimeError, match="another run trains with the same params"), open_checkpoints(tmp_path, "key"):
+        with (pytest.raises(RuntimeError, match="another run trains with the same params"),
+              open_checkpoints(tmp_path, "key")):
             pytest.fail("the second run was let in")
         with open_checkpoints(tmp_path, "other") as other:
             assert other.load() is None

@@ -139,7 +139,8 @@ def train_in_turns(folder: Path, epochs: int = 4, precision: str = "fp32"):
                         lambda name: 0.1 if name.startswith("two.") else 1.0)
     params = TrainingParams(epochs=epochs, batch_size=16, learning_rate=0.05, weight_decay=0.5, early_stopping="loss",
                             schedule="constant", warmup_share=0.0)
-    rows = fit(model, batches=lambda epoch: length_bucketed_batches(np.ones(100, dtype=int), 16, 1, np.random.default_rng(epoch)),
+    lengths = np.ones(100, dtype=int)
+    rows = fit(model, batches=lambda epoch: length_bucketed_batches(lengths, 16, 1, np.random.default_rng(epoch)),
                collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, params=params,
                checkpoints=Checkpoints(folder), accelerator=make_accelerator(precision), alternation=turns)
     return weights, rows
