@@ -26,7 +26,7 @@ ENCODED_TOGETHER = 256
 
 @dataclass(frozen=True)
 class Held:
-    """Validation users: the part of their histories that is read, their cases, and whether lists leave histories out."""
+    """Validation users: what is read of their histories, their cases, and whether lists leave histories out."""
 
     histories: Ragged
     cases: Cases
