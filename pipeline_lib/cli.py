@@ -13,7 +13,7 @@ import yaml
 
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_app
-from pipeline_lib.params import IngestParams
+from pipeline_lib.params import IngestParams, Params
 from pipeline_lib.params_file import compose_tree, params_from_tree
 from pipeline_lib.parsing import parse
 from pipeline_lib.recommend_cli import items_app, recommend
@@ -56,7 +56,9 @@ def compose_params(overrides: Annotated[list[str] | None,
                    out: Annotated[Path, typer.Option(help="Where to write them.")] = PARAMS) -> None:
     """Compose conf/ into params.yaml, as `dvc exp run -S ...` does, without running anything."""
     text = compose(overrides or [])
-    check_pipeline(params_from_tree(yaml.safe_load(text)))
+    config = params_from_tree(yaml.safe_load(text))
+    check_pipeline(config)
+    check_options(config)
     with plain_files.writing_file(out) as place:
         place.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {out}")
@@ -135,21 +137,30 @@ def compose(overrides: list[str]) -> str:
     return yaml.safe_dump(compose_tree(CONF, overrides), sort_keys=False)
 
 
-def check_options(config) -> None:
-    """What each stage otherwise finds when it starts: options of the chosen kinds, and whether there is text to embed."""
+def check_options(config: Params) -> None:
+    """What each stage otherwise finds when it starts: options of all kinds by name and type, those of the chosen kinds by
+    value, and whether there is text to embed.
+
+    Raises:
+        ValueError: naming the first that cannot be.
+    """
     from pipeline_lib.variants import embedding_for, recommender_for, tokenizer_for
 
+    dense = config.embed.options.get("dense")
     texts = {"text": config.ingest.text,
-             "dense": config.ingest.text or config.ingest.title or config.embed.options["dense"].values.get("shown")}
+             "dense": config.ingest.text or config.ingest.title or (dense and dense.values.get("shown"))}
     for source, found in texts.items():
         if source in config.embed.sources and not found:
             raise ValueError(f"params: embed.sources names {source}, but ingest.text is empty: name there the attributes that "
                              f"make up an item's text in {config.ingest.path}, or take a source that needs no text, such as "
                              "paper=lightgcn or paper=tiger_sas")
-    for source in config.embed.sources:
-        config.embed.options[source].parse(embedding_for(source).Config)
-    config.tokenizer.options.parse(tokenizer_for(config.tokenizer.kind).Config)
-    config.recommender.options.parse(recommender_for(config.recommender.kind).Config)
+    chosen = (config.tokenizer.options, config.recommender.options)
+    modules = {"embed": embedding_for, "tokenizer": tokenizer_for, "recommender": recommender_for}
+    for where, options in config.blocks.items():
+        module = modules[where.split(".")[0]](options.kind)
+        parsed = options.parse(module.Config)
+        if options in chosen and hasattr(module, "check_config"):
+            module.check_config(parsed)
 
 
 def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns: list[str] | None) -> IngestParams:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipeline_lib.parsing import parse
 
@@ -19,12 +19,12 @@ class KCore:
 @dataclass(frozen=True)
 class IngestParams:
     path: str
-    format: str
+    format: Literal["atomic", "table", "movielens", "amazon", "yelp", "mind", "steam", "hetrec", "demo"]
     columns: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
     title: str | None = "title"
     text: tuple[str, ...] = ()
-    order: str = "time"
+    order: Literal["time", "position", "none"] = "time"
     min_rating: float | None = None
     after: float | None = None
     before: float | None = None
@@ -34,17 +34,17 @@ class IngestParams:
 
 @dataclass(frozen=True)
 class CandidateParams:
-    source: str | None = None
+    source: Literal["sampled", "impressions"] | None = None
     negatives: int = 10
     users: int | None = None
 
 
 @dataclass(frozen=True)
 class SplitParams:
-    kind: str
+    kind: Literal["leave_one_out", "ratio", "by_user", "given"]
     file: str | None = None
     ratios: tuple[float, ...] = (0.8, 0.1, 0.1)
-    by: str = "time"
+    by: Literal["time", "history"] = "time"
     test_users: float = 0.1
     valid_users: float = 0.1
     max_history: int | None = None
@@ -56,7 +56,7 @@ class SplitParams:
 @dataclass(frozen=True)
 class SequencesParams:
     max_items: int = 20
-    train_targets: str = "prefixes"
+    train_targets: Literal["prefixes", "last"] = "prefixes"
     user_buckets: int = 0
 
 
@@ -66,10 +66,10 @@ class TrainingParams:
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.01
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
     warmup_share: float = 0.05
     clip_norm: float = 1.0
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     bucket_batches: int = 50
     validate_every: int = 1
     validate_users: int | None = None
@@ -85,7 +85,7 @@ class DecodeParams:
     filter_history: bool = False
     candidate_sets: bool = False
     batch_size: int = 256
-    prompt: str = "seen"
+    prompt: Literal["seen", "unseen", "user_only"] = "seen"
     index: str | None = None
     beta: float | None = None
 
@@ -118,7 +118,7 @@ class TokenizerParams:
     kind: str
     source: str
     cf_source: str
-    collisions: str
+    collisions: Literal["suffix", "sinkhorn", "none"]
     max_collision_rate: float
     min_utilisation: float
     options: Options
@@ -132,6 +132,8 @@ class RecommenderParams:
 
 @dataclass(frozen=True)
 class Params:
+    """``blocks``: the options of every kind, chosen or not, by their place, e.g. ``tokenizer.rqvae``."""
+
     seed: int
     preset: Mapping[str, str]
     ingest: IngestParams
@@ -144,6 +146,7 @@ class Params:
     decode: DecodeParams
     evaluate: EvaluateParams
     ablations: tuple[str, ...] = ()
+    blocks: Mapping[str, Options] = field(default_factory=dict)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from pipeline_lib.params import EmbedParams, Options, Params, RecommenderParams, TokenizerParams
-from pipeline_lib.parsing import convert, parse, refuse_missing, refuse_unknown
+from pipeline_lib.parsing import convert, known_names, parse, refuse_missing, refuse_unknown
 
 T = TypeVar("T")
 
@@ -65,19 +65,23 @@ def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def params_from_tree(tree: Mapping[str, Any]) -> Params:
     """The same from a nested mapping, e.g. a Hydra composition."""
-    refuse_unknown(tree, {f.name for f in dataclasses.fields(Params)}, "params")
-    missing = [f.name for f in dataclasses.fields(Params) if f.default is dataclasses.MISSING and f.name not in tree]
+    refuse_unknown(tree, {f.name for f in dataclasses.fields(Params)} - {"blocks"}, "")
+    missing = [f.name for f in dataclasses.fields(Params)
+               if f.default is dataclasses.MISSING and f.name not in ("blocks", *tree)]
     if missing:
         raise ValueError(f"params: {missing[0]} is missing; run `sidflow params` to compose params.yaml anew")
     plain = {name: parse(typing.get_type_hints(Params)[name], tree[name], name)
              for name in ("ingest", "split", "sequences", "training", "decode", "evaluate")}
+    blocks = [_blocks(tree[axis], config, axis) for axis, config in
+              (("embed", EmbedParams), ("tokenizer", TokenizerParams), ("recommender", RecommenderParams))]
     return Params(
         seed=convert(int, tree["seed"], "seed"),
         preset=convert(Mapping[str, str], tree["preset"], "preset"),
         ablations=convert(tuple[str, ...], tree.get("ablations", ()), "ablations"),
-        embed=_embed_params(tree["embed"]),
-        tokenizer=_kind_params(TokenizerParams, tree["tokenizer"], "tokenizer"),
-        recommender=_kind_params(RecommenderParams, tree["recommender"], "recommender"),
+        embed=_embed_params(tree["embed"], blocks[0]),
+        tokenizer=_kind_params(TokenizerParams, tree["tokenizer"], blocks[1], "tokenizer"),
+        recommender=_kind_params(RecommenderParams, tree["recommender"], blocks[2], "recommender"),
+        blocks={options.where: options for axis in blocks for options in axis.values()},
         **plain,
     )
 
@@ -94,27 +98,32 @@ def check_ablation(params: Params) -> None:
                          f"{', '.join(('none', *params.ablations))}; `ablations` in conf/paper/{paper}.yaml lists them")
 
 
-def _embed_params(tree: Mapping[str, Any]) -> EmbedParams:
-    sources = convert(tuple[str, ...], tree.get("sources"), "embed.sources")
-    options = {name: Options(name, f"embed.{name}", values) for name, values in tree.items() if name != "sources"}
-    for source in sources:
-        if source not in options:
-            raise ValueError(f"params: embed.sources names {source}, which has no options; known: {', '.join(options)}")
-    return EmbedParams(sources, options)
-
-
-def _kind_params(config: type[T], tree: Mapping[str, Any], where: str) -> T:
-    """Split shared keys from the blocks of options, one block a kind."""
+def _blocks(tree: Any, config: type, where: str) -> dict[str, Options]:
+    """The blocks of options of an axis, one a kind, beside the keys that its kinds share."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"params: {where} is {tree!r}, expected a mapping")
     shared = {f.name for f in dataclasses.fields(config)} - {"options"}
     blocks = {name: values for name, values in tree.items() if name not in shared}
     for name, values in blocks.items():
         if not isinstance(values, Mapping):
-            raise ValueError(f"params: {where}.{name} is not known; known: {', '.join(sorted(shared))}")
+            raise ValueError(f"params: {where}.{name} is not known; {known_names(name, sorted(shared))}")
+    return {name: Options(name, f"{where}.{name}", values) for name, values in blocks.items()}
+
+
+def _embed_params(tree: Mapping[str, Any], blocks: Mapping[str, Options]) -> EmbedParams:
+    sources = convert(tuple[str, ...], tree.get("sources"), "embed.sources")
+    for source in sources:
+        if source not in blocks:
+            raise ValueError(f"params: embed.sources names {source}, which has no options; {known_names(source, blocks)}")
+    return EmbedParams(sources, blocks)
+
+
+def _kind_params(config: type[T], tree: Mapping[str, Any], blocks: Mapping[str, Options], where: str) -> T:
     kind = tree.get("kind")
     if kind not in blocks:
-        raise ValueError(f"params: {where}.kind is {kind}; known: {', '.join(sorted(blocks))}")
-    plain = {name: value for name, value in tree.items() if name in shared}
-    refuse_missing(plain, shared, where)
+        raise ValueError(f"params: {where}.kind is {kind}; {known_names(kind, sorted(blocks))}")
+    plain = {name: value for name, value in tree.items() if name not in blocks}
     hints = typing.get_type_hints(config)
-    return config(options=Options(kind, f"{where}.{kind}", blocks[kind]),
+    refuse_missing(plain, hints.keys() - {"options"}, where)
+    return config(options=blocks[kind],
                   **{name: convert(hints[name], value, f"{where}.{name}") for name, value in plain.items()})

@@ -1,10 +1,11 @@
 """Mappings -> frozen dataclasses: unknown keys and wrong types are refused, naming what is known."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -39,7 +40,15 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], where: str) 
     """One line for the first key of ``values`` that is none of ``known``."""
     for name in values:
         if name not in known:
-            raise ValueError(f"params: {where}.{name} is not known; known: {', '.join(sorted(known))}")
+            place = f"{where}.{name}" if where else name
+            raise ValueError(f"params: {place} is not known; {known_names(name, sorted(known))}")
+
+
+def known_names(name: Any, known: Iterable[str]) -> str:
+    """What there is in place of a name that is not known, and which of it was probably meant."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"known: {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -48,6 +57,10 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         inner = next(arg for arg in args if arg is not type(None))
         return None if value is None and type(None) in args else convert(inner, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"params: {where} is {value}; {known_names(value, args)}")
+        return value
     if dataclasses.is_dataclass(hint):
         return parse(hint, value, where)
     if origin is tuple and isinstance(value, (list, tuple)):

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from pipeline_lib.params import INDEX_KINDS, Params
 from pipeline_lib.params_file import check_ablation, read_params
+from pipeline_lib.parsing import known_names
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,14 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """``identifiers``: what items are known by afterwards: ``codes``, ``sets`` or ``none``."""
+    """``identifiers``: what items are known by afterwards: ``codes``, ``sets`` or ``none``.
+
+    ``unique``: whether codes never collide as they are made, so that no last level is there to be reassigned.
+    """
 
     module: str
     identifiers: str
+    unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Recommender:
     """``reads``: the identifiers it can work with; ``decoders``: the values of decode.kind that fit.
 
     ``tokenizers``: the only ones that it can go on training, where it does so; None for all that yield what it reads;
-    ``texts``: whether it reads the items' texts.
+    ``texts``: whether it reads the items' texts; ``collisions``: the only values of tokenizer.collisions that fit, None
+    for all.
     """
 
     module: str
@@ -43,6 +49,7 @@ class Recommender:
     decoders: tuple[str, ...]
     tokenizers: tuple[str, ...] | None = None
     texts: bool = False
+    collisions: tuple[str, ...] | None = None
 
     def fits(self, kind: str) -> bool:
         return TOKENIZERS[kind].identifiers in self.reads and (self.tokenizers is None or kind in self.tokenizers)
@@ -61,10 +68,10 @@ TOKENIZERS: Mapping[str, Tokenizer] = {
     "rqkmeans": Tokenizer("pipeline_lib.tokenizers.rqkmeans", "codes"),
     "opq": Tokenizer("pipeline_lib.tokenizers.opq", "codes"),
     "random": Tokenizer("pipeline_lib.tokenizers.random", "codes"),
-    "random_id": Tokenizer("pipeline_lib.tokenizers.random_id", "codes"),
-    "sequential": Tokenizer("pipeline_lib.tokenizers.sequential", "codes"),
-    "cid": Tokenizer("pipeline_lib.tokenizers.cid", "codes"),
-    "semantic": Tokenizer("pipeline_lib.tokenizers.semantic", "codes"),
+    "random_id": Tokenizer("pipeline_lib.tokenizers.random_id", "codes", unique=True),
+    "sequential": Tokenizer("pipeline_lib.tokenizers.sequential", "codes", unique=True),
+    "cid": Tokenizer("pipeline_lib.tokenizers.cid", "codes", unique=True),
+    "semantic": Tokenizer("pipeline_lib.tokenizers.semantic", "codes", unique=True),
     "kmeans": Tokenizer("pipeline_lib.tokenizers.kmeans", "codes"),
     "letter": Tokenizer("pipeline_lib.tokenizers.letter", "codes"),
     "mq": Tokenizer("pipeline_lib.tokenizers.mq", "codes"),
@@ -75,7 +82,8 @@ RECOMMENDERS: Mapping[str, Recommender] = {
     "seq2seq": Recommender("pipeline_lib.recommenders.seq2seq", "pipeline_lib.sequences.code_examples",
                            reads=("codes",), decoders=("beam", "soft_beam")),
     "joint_seq2seq": Recommender("pipeline_lib.recommenders.joint_seq2seq", "pipeline_lib.sequences.code_examples",
-                                 reads=("codes",), decoders=("beam", "soft_beam"), tokenizers=("rqvae",)),
+                                 reads=("codes",), decoders=("beam", "soft_beam"), tokenizers=("rqvae",),
+                                 collisions=("suffix",)),
     "retrieval_lm": Recommender("pipeline_lib.recommenders.retrieval_lm", "pipeline_lib.sequences.item_examples",
                                 reads=("codes",), decoders=("ground",)),
     "instruction_lm": Recommender("pipeline_lib.recommenders.instruction_lm", "pipeline_lib.sequences.instruction_examples",
@@ -87,6 +95,9 @@ RECOMMENDERS: Mapping[str, Recommender] = {
     "dot": Recommender("pipeline_lib.recommenders.dot", "pipeline_lib.sequences.item_examples",
                        reads=("none",), decoders=("ground",)),
 }
+KINDS: Mapping[str, Mapping] = {"embed": EMBEDDINGS, "tokenizer": TOKENIZERS, "recommender": RECOMMENDERS}
+
+
 def embedding_for(source: str) -> ModuleType:
     """The module of an embedding source: ``Config``, ``embed_items`` and, where it models users, ``embed_users``."""
     return importlib.import_module(_row(EMBEDDINGS, source, "embed.sources").module)
@@ -123,10 +134,14 @@ def check_pipeline(params: Params) -> None:
     """Refuse an impossible combination in one line that names both sides and what would fit.
 
     Raises:
-        ValueError: for an unknown kind, a pair that does not fit, a source that is not embedded, a list too short,
-            an ablation of another paper.
+        ValueError: for an unknown kind or block of options, a pair that does not fit, a source that is not embedded,
+            a list too short, an ablation of another paper.
     """
     check_ablation(params)
+    for where in params.blocks:
+        axis, kind = where.split(".")
+        if kind not in KINDS[axis]:
+            raise ValueError(f"params: {where} is not known; {known_names(kind, KINDS[axis])}")
     for source in params.embed.sources:
         _row(EMBEDDINGS, source, "embed.sources")
     _row(TOKENIZERS, params.tokenizer.kind, "tokenizer.kind")
@@ -150,6 +165,8 @@ def check_pipeline(params: Params) -> None:
         modelling = [source for source, row in EMBEDDINGS.items() if row.users]
         raise ValueError(f"params: tokenizer.source={params.tokenizer.source} has no vectors of users, which "
                          f"recommender.kind=dot ranks for; sources that have: {', '.join(modelling)}")
+    _check_collisions(params, recommender)
+    _check_options(params)
     if params.recommender.kind == "joint_seq2seq" and params.sequences.user_buckets:
         raise ValueError("params: recommender.kind=joint_seq2seq has no user tokens; set sequences.user_buckets=0")
     if params.ingest.order == "none" and params.split.kind != "given":
@@ -162,6 +179,33 @@ def check_pipeline(params: Params) -> None:
         raise ValueError(f"params: split.candidates.source=impressions does not fit ingest.format={params.ingest.format}, "
                          "which has none; formats that have: mind; or set it to sampled")
     _check_decode(params)
+
+
+def _check_collisions(params: Params, recommender: Recommender) -> None:
+    chosen, kind = params.tokenizer.collisions, params.tokenizer.kind
+    if recommender.collisions is not None and chosen not in recommender.collisions:
+        raise ValueError(f"params: tokenizer.collisions={chosen} does not fit recommender.kind={params.recommender.kind}, "
+                         f"whose codes change; set tokenizer.collisions={' or '.join(recommender.collisions)}")
+    if TOKENIZERS[kind].unique and chosen == "sinkhorn":
+        raise ValueError(f"params: tokenizer.collisions=sinkhorn does not fit tokenizer.kind={kind}, whose identifiers "
+                         "never collide; set tokenizer.collisions=none")
+
+
+def _check_options(params: Params) -> None:
+    """Options of different kinds, or of one, that the recommender's own module would refuse, but long stages later."""
+    kind, options, tokens = params.recommender.kind, params.recommender.options.values, params.tokenizer.options.values
+    if kind == "set_query" and options.get("pretrained") is None:  # a pretrained backbone has a width of its own
+        widths = tokens.get("width"), options.get("width")
+        if None not in widths and widths[0] != widths[1]:
+            raise ValueError(f"params: tokenizer.set.width={widths[0]} does not fit recommender.set_query.width={widths[1]}; "
+                             f"set tokenizer.set.width={widths[1]}")
+    if kind == "retrieval_lm" and (options.get("loss"), options.get("similarity")) == ("cosine_margin", "dot"):
+        raise ValueError("params: recommender.retrieval_lm.similarity=dot does not fit loss=cosine_margin; set "
+                         "recommender.retrieval_lm.loss=full_softmax or in_batch, or similarity=cosine")
+    pretrained = isinstance(options.get("backbone"), Mapping) and options["backbone"].get("pretrained")
+    if options.get("start") == "merged" and pretrained and params.tokenizer.source != "dense":
+        raise ValueError(f"params: recommender.{kind}.start=merged needs the language model of source dense, but "
+                         f"tokenizer.source={params.tokenizer.source}; set recommender.{kind}.start=fresh")
 
 
 def _check_decode(params: Params) -> None:
@@ -186,5 +230,5 @@ def _check_decode(params: Params) -> None:
 
 def _row(table: Mapping, name: str, where: str):
     if name not in table:
-        raise ValueError(f"params: {where} is {name}; known: {', '.join(table)}")
+        raise ValueError(f"params: {where} is {name}; {known_names(name, table)}")
     return table[name]

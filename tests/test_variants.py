@@ -1,4 +1,5 @@
 import re
+import typing
 from functools import reduce
 from itertools import product
 from pathlib import Path
@@ -7,8 +8,13 @@ import pytest
 import yaml
 
 from pipeline_lib.cli import check_options, compose
+from pipeline_lib.interactions import reading, splitting
+from pipeline_lib.params import DecodeParams, IngestParams, SplitParams, TokenizerParams, TrainingParams
 from pipeline_lib.params_file import params_from_tree
+from pipeline_lib.quantizers import collisions
+from pipeline_lib.recommenders import prompted_batches
 from pipeline_lib.reporting.ledger import effective_params
+from pipeline_lib.training import device
 from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
 from tests.conftest import with_paper
 
@@ -120,6 +126,22 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("paper=setrec", "decode.beta=1.5"), "decode.beta is 1.5; expected null or a weight from 0 to 1"),
     (("paper=store_scoring", "split.candidates.source=null"), "decode.kind=score scores candidates, but .* is null"),
     (("split.candidates.source=impressions",), "impressions does not fit ingest.format=demo, which has none"),
+    (("paper=etegrec", "tokenizer.collisions=none"),
+     "tokenizer.collisions=none does not fit recommender.kind=joint_seq2seq, .*; set tokenizer.collisions=suffix"),
+    (("tokenizer.kind=cid", "tokenizer.collisions=sinkhorn"),
+     "tokenizer.collisions=sinkhorn does not fit tokenizer.kind=cid, .*; set tokenizer.collisions=none"),
+    (("tokenizer.collisions=sufix",), "tokenizer.collisions is sufix; known: suffix, sinkhorn, none; did you mean suffix?"),
+    (("paper=setrec", "tokenizer.set.width=32"), "tokenizer.set.width=32 does not fit .*; set tokenizer.set.width=48"),
+    (("paper=tokenrec", "recommender.retrieval_lm.similarity=dot"), "similarity=dot does not fit loss=cosine_margin; set "),
+    (("paper=store", "scale=paper", "tokenizer.source=text", "embed.sources=[text,dense]"),
+     "instruction_lm.start=merged needs the language model of source dense, .*; set recommender.instruction_lm.start=fresh"),
+    (("+tokenizer.rqvea.levels=3",), "tokenizer.rqvea is not known; known: rqvae, .*; did you mean rqvae?"),
+    (("+embed.sasrecc.layers=3",), "embed.sasrecc is not known; known: dense, .*; did you mean sasrec?"),
+    (("+recommender.seq2sek.layers=3",), "recommender.seq2sek is not known; known: seq2seq, .*; did you mean seq2seq?"),
+    (("embed.sources=[sasrecc]",), "embed.sources names sasrecc, .*; did you mean sasrec?"),
+    (("split.kind=leave_one",), "split.kind is leave_one; known: leave_one_out, .*; did you mean leave_one_out?"),
+    (("ingest.format=movielense",), "ingest.format is movielense; known: .*; did you mean movielens?"),
+    (("training.schedule=linear",), "training.schedule is linear; known: cosine, inverse_sqrt, constant$"),
     (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),
 ])
 def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
@@ -128,9 +150,62 @@ def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_option_of_the_chosen_kind_is_refused():
-    with pytest.raises(ValueError, match="tokenizer.kmeans.levles is not known"):
-        check_options(params_of("+tokenizer.kmeans.levles=3"))
+@pytest.mark.parametrize("overrides", [
+    ("tokenizer.kind=random", "tokenizer.collisions=sinkhorn"),  # unique as drawn, where there are codes enough
+    ("tokenizer.kind=opq", "tokenizer.collisions=sinkhorn"),
+    ("tokenizer.kind=cid", "recommender.seq2seq.softmax=level"),  # where all clusters are cut equally often
+    ("paper=store", "tokenizer.kind=mq"),
+    ("paper=setrec", "scale=paper", "tokenizer.set.width=512", "recommender.set_query.width=64"),  # that of t5-small
+    ("paper=tokenrec", "recommender.retrieval_lm.similarity=dot", "recommender.retrieval_lm.loss=full_softmax"),
+])
+def test_what_can_work_is_not_refused(overrides):
+    params = params_of(*with_paper(*overrides))
+    check_pipeline(params)
+    check_options(params)
+
+
+@pytest.mark.parametrize("scale", GROUPS["scale"])
+@pytest.mark.parametrize("paper", GROUPS["paper"])
+def test_every_paper_is_a_possible_pipeline_at_every_scale(paper, scale):
+    params = params_of(f"paper={paper}", f"scale={scale}")
+    check_pipeline(params)
+    check_options(params)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("+tokenizer.kmeans.levles=3", "tokenizer.kmeans.levles is not known; known: "),
+    ("+tokenizer.rqvae.levles=3", "tokenizer.rqvae.levles is not known; .*; did you mean levels?"),  # not the chosen kind
+    ("recommender.seq2seq.layers=two", "recommender.seq2seq.layers is 'two', expected int"),
+    ("+embed.text.encodr=lsa", "embed.text.encodr is not known; .*; did you mean encoder?"),
+    ("recommender.instruction_lm.loss_on=some", "recommender.instruction_lm.loss_on is some; known: all, target"),
+])
+def test_options_that_cannot_be_are_refused_before_anything_runs(override, message):
+    with pytest.raises(ValueError, match=message):
+        check_options(params_of(override))
+
+
+def test_values_of_kinds_that_are_not_chosen_do_not_matter():
+    check_options(params_of("paper=tiger", "recommender.instruction_lm.loss_on=some"))
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (("recommender.instruction_lm.second_phase=false",),
+     "joint_epochs is 0 and second_phase is false, .*; set joint_epochs=1 or more, or second_phase=true"),
+    (("recommender.instruction_lm.next_epochs=0",), "joint_epochs and next_epochs are both 0, .*; set one of them to 1 or more"),
+])
+def test_a_language_model_that_would_not_be_trained_is_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check_options(params_of("recommender.instruction_lm.joint_epochs=0", *overrides))
+
+
+def test_values_that_parameters_name_are_those_that_the_library_knows():
+    hints = {name: typing.get_type_hints(part) for name, part in
+             {"ingest": IngestParams, "split": SplitParams, "training": TrainingParams, "decode": DecodeParams,
+              "tokenizer": TokenizerParams}.items()}
+    known = {("ingest", "format"): (*reading.READERS, "demo"), ("ingest", "order"): reading.ORDERS,
+             ("split", "kind"): splitting.KINDS, ("training", "precision"): tuple(device.PRECISIONS),
+             ("decode", "prompt"): tuple(prompted_batches.PROMPTS), ("tokenizer", "collisions"): collisions.KINDS}
+    assert {key: typing.get_args(hints[key[0]][key[1]]) for key in known} == known
 
 
 @pytest.mark.parametrize(("paper", "source"), [("tiger", "text"), ("store", "dense")])

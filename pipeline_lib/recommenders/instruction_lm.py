@@ -73,7 +73,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for options that cannot be, or a task whose texts are missing.
     """
-    _check(config)
+    check_config(config)
     seed_everything(seed)
     texts = item_texts(inputs.catalogue)
     lm, tokenizer = starting_lm(config.start, config.backbone, inputs.embedder, inputs.embedder_json,
@@ -142,7 +142,12 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     return _ranker(network.to(accelerator.device), instructions, inputs, decode, accelerator, seed)
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     for name, values, known in (("start", (config.start,), STARTS), ("loss_on", (config.loss_on,), LOSSES),
                                 ("tasks", config.tasks, TASKS)):
         for value in values:
@@ -151,9 +156,12 @@ def _check(config: Config) -> None:
     if NEXT_ITEM not in config.tasks:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")
-    if config.joint_epochs == 0 and (config.next_epochs == 0 or not config.second_phase):
+    if config.joint_epochs == 0 and not config.second_phase:
+        raise ValueError("params: recommender.instruction_lm.joint_epochs is 0 and second_phase is false, so nothing would "
+                         "be trained; set joint_epochs=1 or more, or second_phase=true")
+    if config.joint_epochs == 0 and config.next_epochs == 0:
         raise ValueError("params: recommender.instruction_lm.joint_epochs and next_epochs are both 0, so nothing would "
-                         "be trained; raise one")
+                         "be trained; set one of them to 1 or more, or to null for training.epochs")
 
 
 def _build(lm: PreTrainedModel, tokenizer: TextTokenizer, inputs: RecommenderInputs, config: Config,

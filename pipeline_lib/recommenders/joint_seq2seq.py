@@ -67,7 +67,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for an unknown option, or identifiers that are not those of an RQ-VAE with suffixes.
     """
-    _check(config, inputs.identifiers)
+    check_config(config)
+    _refuse_other_collisions(inputs.identifiers)
     seed_everything(seed)
     model = _build(config, inputs).to(accelerator.device)
     rows = _fit(model, inputs, training, checkpoints.part("joint"), accelerator, seed, _turns(model, config, training))
@@ -97,7 +98,12 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     return Ranker(network.recommender, decoder, decode.batch_size, network.batch_of, accelerator)
 
 
-def _check(config: Config, identifiers: Identifiers) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     if config.final not in FINALS:
         raise ValueError(f"params: recommender.joint_seq2seq.final is {config.final}; known: {', '.join(FINALS)}")
     if config.sia_sign not in SIGNS:
@@ -105,6 +111,9 @@ def _check(config: Config, identifiers: Identifiers) -> None:
     if config.cycle < 0 or config.cycle == 1:
         raise ValueError(f"params: recommender.joint_seq2seq.cycle is {config.cycle}; expected 0, or 2 and more, since "
                          "one epoch of a cycle trains the tokenizer and the others the recommender")
+
+
+def _refuse_other_collisions(identifiers: Identifiers) -> None:
     if identifiers.config["collisions"] != "suffix":
         raise ValueError(f"params: tokenizer.collisions={identifiers.config['collisions']} does not fit "
                          "recommender.kind=joint_seq2seq, whose codes change; set tokenizer.collisions=suffix")

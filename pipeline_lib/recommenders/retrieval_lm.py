@@ -151,7 +151,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for options that cannot be.
     """
-    _check(config)
+    check_config(config)
     seed_everything(seed)
     plain = load_text_tokenizer(config.pretrained) if config.pretrained else prompt_tokenizer()
     tokenizer = add_code_tokens(plain, inputs.identifiers)
@@ -261,7 +261,12 @@ def _decoder_ids(tokenizer: TextTokenizer, length: int, start: int) -> Tensor:
     return torch.tensor(tokens + [tokenizer.id_of(tokenizer.pad)] * (length - len(tokens)))
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     for name, known in (("pooling", POOLINGS), ("loss", LOSSES), ("similarity", SIMILARITIES)):
         if getattr(config, name) not in known:
             raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; "

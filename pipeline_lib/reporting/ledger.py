@@ -22,7 +22,7 @@ PRESETS = ("dataset", "paper", "scale", "ablation")
 def effective_params(params: Params) -> dict[str, Any]:
     """The parameters that a stage of this run reads: no presets, no options of kinds that are not chosen."""
     tree = dataclasses.asdict(params)
-    del tree["preset"], tree["ablations"]
+    del tree["preset"], tree["ablations"], tree["blocks"]
     if tree["decode"]["beta"] is None:  # no part of the digests that runs were recorded under before there was the key
         del tree["decode"]["beta"]
     tree["embed"]["options"] = {source: tree["embed"]["options"][source] for source in params.embed.sources}

@@ -64,7 +64,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
         ValueError: if there are fewer vectors to train on than codewords, no user has one, or an option is out of
             range.
     """
-    _check(config)
+    check_config(config)
     if config.one_codebook:
         config = replace(config, levels=1, codebook_size=config.levels * config.codebook_size, one_codebook=False)
     vectors = flat_vectors(inputs.vectors)
@@ -176,7 +176,12 @@ def _load(entity: str, tensors: Mapping[str, np.ndarray], config: Mapping[str, A
     return model.eval()
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     require_positive({name: getattr(config, name) for name in
                       ("levels", "codebook_size", "latent", "epochs", "batch_size", "learning_rate")}, "mq")
     for name in ("mask", "dropout", "validation_share"):

@@ -39,7 +39,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     Raises:
         ValueError: for options that cannot be, or vectors that are all the same.
     """
-    _check(config)
+    check_config(config)
     vectors, cf_vectors = flat_vectors(inputs.vectors), flat_vectors(inputs.cf_vectors)
     for name, table in (("source", vectors), ("cf_source", cf_vectors)):
         if len(table) > 1 and not np.ptp(table, axis=0).any():
@@ -79,7 +79,12 @@ def _build(config: Mapping[str, Any], generator: torch.Generator, scale: float =
                           config["width"], generator, scale, cf_scale)
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     hidden = {f"hidden[{place}]": size for place, size in enumerate(config.hidden)}
     require_positive({"width": config.width, **hidden}, "set")
     if config.tokens < 0:
