@@ -114,7 +114,8 @@ def _embed_params(tree: Mapping[str, Any], blocks: Mapping[str, Options]) -> Emb
     sources = convert(tuple[str, ...], tree.get("sources"), "embed.sources")
     for source in sources:
         if source not in blocks:
-            raise ValueError(f"params: embed.sources names {source}, which has no options; {known_names(source, blocks)}")
+            raise ValueError(f"params: embed.sources names {source}, which has no options; "
+                             f"{known_names(source, blocks)}")
     return EmbedParams(sources, blocks)
 
 

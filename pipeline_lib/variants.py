@@ -184,21 +184,25 @@ def check_pipeline(params: Params) -> None:
 def _check_collisions(params: Params, recommender: Recommender) -> None:
     chosen, kind = params.tokenizer.collisions, params.tokenizer.kind
     if recommender.collisions is not None and chosen not in recommender.collisions:
-        raise ValueError(f"params: tokenizer.collisions={chosen} does not fit recommender.kind={params.recommender.kind}, "
-                         f"whose codes change; set tokenizer.collisions={' or '.join(recommender.collisions)}")
+        raise ValueError(f"params: tokenizer.collisions={chosen} does not fit recommender.kind="
+                         f"{params.recommender.kind}, whose codes change; set tokenizer.collisions="
+                         f"{' or '.join(recommender.collisions)}")
     if TOKENIZERS[kind].unique and chosen == "sinkhorn":
         raise ValueError(f"params: tokenizer.collisions=sinkhorn does not fit tokenizer.kind={kind}, whose identifiers "
                          "never collide; set tokenizer.collisions=none")
 
 
 def _check_options(params: Params) -> None:
-    """Options of different kinds, or of one, that the recommender's own module would refuse, but long stages later."""
+    """Options that do not fit each other, which the modules that read them would refuse, but long stages later."""
     kind, options, tokens = params.recommender.kind, params.recommender.options.values, params.tokenizer.options.values
+    if params.tokenizer.kind == "kmeans":
+        _check_positions(params.tokenizer.source, tokens.get("positions"),
+                         params.embed.options[params.tokenizer.source].values.get("tokens"))
     if kind == "set_query" and options.get("pretrained") is None:  # a pretrained backbone has a width of its own
         widths = tokens.get("width"), options.get("width")
         if None not in widths and widths[0] != widths[1]:
-            raise ValueError(f"params: tokenizer.set.width={widths[0]} does not fit recommender.set_query.width={widths[1]}; "
-                             f"set tokenizer.set.width={widths[1]}")
+            raise ValueError(f"params: tokenizer.set.width={widths[0]} does not fit recommender.set_query.width="
+                             f"{widths[1]}; set tokenizer.set.width={widths[1]}")
     if kind == "retrieval_lm" and (options.get("loss"), options.get("similarity")) == ("cosine_margin", "dot"):
         raise ValueError("params: recommender.retrieval_lm.similarity=dot does not fit loss=cosine_margin; set "
                          "recommender.retrieval_lm.loss=full_softmax or in_batch, or similarity=cosine")
@@ -206,6 +210,17 @@ def _check_options(params: Params) -> None:
     if options.get("start") == "merged" and pretrained and params.tokenizer.source != "dense":
         raise ValueError(f"params: recommender.{kind}.start=merged needs the language model of source dense, but "
                          f"tokenizer.source={params.tokenizer.source}; set recommender.{kind}.start=fresh")
+
+
+def _check_positions(source: str, positions: int | None, vectors: int | None) -> None:
+    """k-means gives a code a position: one of the ``vectors`` that ``dense`` has of an item, or a part of the only."""
+    if source != "dense" and positions == 1:
+        raise ValueError(f"params: tokenizer.kmeans.positions=1 does not fit tokenizer.source={source}, which has one "
+                         "vector an item; set tokenizer.kmeans.positions above 1 to cut it into that many parts, or "
+                         "tokenizer.source=dense")
+    if source == "dense" and None not in (positions, vectors) and positions not in (1, vectors):
+        raise ValueError(f"params: tokenizer.kmeans.positions={positions} does not fit embed.dense.tokens={vectors}, "
+                         "which are the positions; set tokenizer.kmeans.positions=1")
 
 
 def _check_decode(params: Params) -> None:

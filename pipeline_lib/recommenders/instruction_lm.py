@@ -157,8 +157,8 @@ def check_config(config: Config) -> None:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")
     if config.joint_epochs == 0 and not config.second_phase:
-        raise ValueError("params: recommender.instruction_lm.joint_epochs is 0 and second_phase is false, so nothing would "
-                         "be trained; set joint_epochs=1 or more, or second_phase=true")
+        raise ValueError("params: recommender.instruction_lm.joint_epochs is 0 and second_phase is false, so nothing "
+                         "would be trained; set joint_epochs=1 or more, or second_phase=true")
     if config.joint_epochs == 0 and config.next_epochs == 0:
         raise ValueError("params: recommender.instruction_lm.joint_epochs and next_epochs are both 0, so nothing would "
                          "be trained; set one of them to 1 or more, or to null for training.epochs")
