@@ -69,6 +69,21 @@ def test_poor_codes_stop_the_stage_after_the_report_is_written(paths):
     assert not paths["tokens"].exists()
 
 
+@pytest.mark.parametrize("kind", ["rqvae", "rqkmeans", "opq"])
+def test_a_collapsed_codebook_stops_the_stage_naming_what_to_change(paths, kind):
+    vectors = np.repeat(np.eye(2, 6, dtype=np.float32), NUM_ITEMS // 2, axis=0)  # two different items, 30 times each
+    artifacts.write_embedding(paths["vectors"], Embedding(vectors, {"source": "text"}))
+    trained = {"epochs": 2, "hidden": [8], "latent": 4} if kind == "rqvae" else {}
+    write_params(paths["params"], kind=kind, min_utilisation=0.5, **{kind: {"codebook_size": 8, **trained}})
+    message = (r"% of the codes are used at level_\d, below tokenizer.min_utilisation=0.5; "
+               "take a smaller codebook_size, train longer, or lower min_utilisation")
+    with pytest.raises(ValueError, match=message) as caught:
+        main(**paths)
+    assert "\n" not in str(caught.value) and not paths["tokens"].exists()
+    utilisation = plain_files.read_json(paths["metrics"])["before_resolution"]["utilisation"]
+    assert min(utilisation.values()) <= 2 / 8
+
+
 @pytest.mark.parametrize(("kind", "options"), [
     ("sequential", {"codebook_size": 8}), ("cid", {"clusters": 2, "cluster_size": 8})])
 def test_codes_come_from_training_histories_alone(paths, kind, options):
