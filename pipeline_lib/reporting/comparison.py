@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.params import Params
-from pipeline_lib.reporting.finished_run import FinishedRun, keep_failure, keep_run, read_run, read_users
+from pipeline_lib.reporting.finished_run import FinishedRun, keep_failure, keep_run, read_run, read_users, user_metrics
 from pipeline_lib.reporting.ledger import run_name
 from pipeline_lib.reporting.results_table import PREFIX, baseline_figures
 from pipeline_lib.reporting.statistics import (
@@ -116,8 +116,8 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
     Returns:
         ``dataset, protocol, scale, method, seeds, status``, and per metric its mean, ``<metric> spread`` (sample
         standard deviation over seeds) and, against the reference, ``difference``, ``low``, ``high`` (95% interval over
-        users) and ``p``; then means of parameters, users/s, and seconds and peak memory of each stage,
-        over the seeds that have them.
+        users) and ``p``, or ``untested``, why there is no test; then means of parameters, users/s, and seconds and peak
+        memory of each stage, over the seeds that have them.
     """
     groups: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -177,6 +177,10 @@ def _metric_columns(metric: str, done: Sequence[Outcome], references: Sequence[O
     pairs = [(one, other) for one, other in pairs if one.name != other.name and _comparable(one, other)]
     if not pairs:
         return columns
+    by_user = set.intersection(*(set(user_metrics(kept, one.name)) for pair in pairs for one in pair))
+    if metric not in by_user:
+        reason = f"not tested, since runs do not keep it user by user; take one of {', '.join(sorted(by_user))}"
+        return columns | {f"{metric} untested": f"{metric}: {reason}"}
     ours, theirs = ({pair[side].cell.seed: read_users(kept, pair[side].name, metric) for pair in pairs}
                     for side in (0, 1))
     differences = paired_differences(ours, theirs)

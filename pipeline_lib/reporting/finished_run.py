@@ -141,6 +141,12 @@ def read_users(kept: Path, name: str, metric: str) -> tuple[np.ndarray, np.ndarr
     return table["user"].to_numpy(), table[metric].to_numpy()
 
 
+def user_metrics(kept: Path, name: str) -> list[str]:
+    """The metrics that a kept run has of each test user."""
+    table = plain_files.read_table(kept / name / "users.parquet", pa.schema([("user", pa.int32())]))
+    return [column for column in table.column_names if column != "user"]
+
+
 def outputs_digest(stage: Stage) -> str:
     """A stage and what it made, as 12 digits."""
     return hashlib.sha256(repr((stage.name, sorted(stage.outs.items()))).encode()).hexdigest()[:12]

@@ -104,6 +104,20 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
         comparison_rows(find_outcomes(GRID, tmp_path, compose), tmp_path, ["mrr"], None, np.random.default_rng(0))
 
 
+def test_a_metric_without_values_of_users_is_shown_and_said_not_to_be_tested(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    for cell in GRID:
+        path = tmp_path / run_name(compose(cell)) / "run.json"
+        tree = plain_files.read_json(path)
+        plain_files.write_json(path, tree | {"row": tree["row"] | {"test/all/auc": 0.75}})
+    metrics = ["auc", "recall@10"]
+    rows = comparison_rows(find_outcomes(GRID, tmp_path, compose), tmp_path, metrics, "plain", np.random.default_rng(0))
+    assert rows[0]["auc"] == 0.75 and "auc p" not in rows[0] and rows[0]["recall@10 difference"] == pytest.approx(0.5)
+    text = format_comparison(rows, metrics, "plain")
+    assert text.count("auc: not tested, since runs do not keep it user by user; take one of recall@10\n") == 1
+    assert "auc - reference" not in text and "recall@10 - reference" in text
+
+
 def test_popularity_and_random_on_the_same_users_stand_beside(tmp_path):
     run_grid(GRID, tmp_path, compose, Runs())
     path = tmp_path / run_name(compose(GRID[0])) / "run.json"
