@@ -4,8 +4,9 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -14,7 +15,7 @@ import yaml
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import run_app
 from pipeline_lib.params import IngestParams, Params
-from pipeline_lib.params_file import compose_tree, params_from_tree
+from pipeline_lib.params_file import compose_tree, params_from_tree, read_tree
 from pipeline_lib.parsing import parse
 from pipeline_lib.recommend_cli import items_app, recommend
 from pipeline_lib.reporting import commands
@@ -32,7 +33,7 @@ for command in (commands.record, commands.results, commands.report, commands.swe
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
 RAW = Path("data/raw")
-ITEMS, SPLIT = Path("data/ingest/items.parquet"), Path("data/split")
+ITEMS, USERS, SPLIT = Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet"), Path("data/split")
 PREDICTIONS, METRICS = Path("data/predictions"), Path("reports/metrics.json")
 
 FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; found out from the files if left out.")]
@@ -89,7 +90,8 @@ def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3
     catalogue, split = artifacts.read_catalogue(ITEMS), artifacts.read_split(SPLIT)
     rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
     chosen = split.test.users[np.linspace(0, len(split.test) - 1, num=min(users, len(split.test)), dtype=int)]
-    typer.echo(format_recommendations(catalogue, split.test, rankings, chosen.tolist(), k))
+    user_ids = artifacts.read_user_ids(USERS)
+    typer.echo(format_recommendations(catalogue, user_ids, split.test, rankings, chosen.tolist(), k))
 
 
 @data_app.command("add")
@@ -102,6 +104,8 @@ def add_data(folder: Path,
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")
     options = _ingest_options(folder, preset, raw_format, column)
+    if preset.exists():
+        _refuse_another_mapping(preset, options)
     raw = _describe(folder, options)
     shutil.copytree(folder, place)
     new_preset = not preset.exists()
@@ -128,8 +132,12 @@ def validate_data(folder: Path, raw_format: FormatOption = None, column: ColumnO
 def list_data() -> None:
     """The data sets that have a preset, and whether their files are here."""
     for preset in sorted((CONF / "dataset").glob("*.yaml")):
-        path = yaml.safe_load(preset.read_text(encoding="utf-8"))["ingest"]["path"]
-        typer.echo(f"{preset.stem:16} {'here' if Path(path).exists() else 'absent':7} {path}")
+        try:
+            path = _ingest_block(preset)["path"]
+        except ValueError as error:
+            typer.echo(f"{preset.stem:16} {'broken':7} {error}")
+        else:
+            typer.echo(f"{preset.stem:16} {'here' if Path(path).exists() else 'absent':7} {path}")
 
 
 def compose(overrides: list[str]) -> str:
@@ -138,8 +146,8 @@ def compose(overrides: list[str]) -> str:
 
 
 def check_options(config: Params) -> None:
-    """What each stage otherwise finds when it starts: options of all kinds by name and type, those of the chosen kinds by
-    value, and whether there is text to embed.
+    """What each stage otherwise finds when it starts: options of all kinds by name and type, those of the chosen
+    kinds by value, and whether there is text to embed.
 
     Raises:
         ValueError: naming the first that cannot be.
@@ -169,12 +177,30 @@ def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder; expected one that holds the raw files")
     if preset.exists() and raw_format is None and not columns:
-        return parse(IngestParams, yaml.safe_load(preset.read_text(encoding="utf-8"))["ingest"], f"{preset}: ingest")
+        return parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
     wrong = [pair for pair in columns or [] if "=" not in pair]
     if wrong:
         raise ValueError(f"--column {wrong[0]}: expected ours=theirs, e.g. user_id=customer")
     mapping = dict(pair.split("=", 1) for pair in columns or [])
     return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping)
+
+
+def _ingest_block(preset: Path) -> Mapping[str, Any]:
+    """What a preset of a data set says of ``ingest``, the path for certain."""
+    block = read_tree(preset).get("ingest")
+    if not isinstance(block, Mapping) or not isinstance(block.get("path"), str):
+        raise ValueError(f"{preset}: no ingest.path; expected the folder of the raw files, e.g. {RAW / preset.stem}")
+    return block
+
+
+def _refuse_another_mapping(preset: Path, options: IngestParams) -> None:
+    """Runs read the preset that is there, so that other options than its own would be lost."""
+    kept = parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
+    for option, name in (("--column", "columns"), ("--format", "format")):
+        given, there = getattr(options, name), getattr(kept, name)
+        if given != there:
+            raise ValueError(f"{option}: {preset} exists already and has ingest.{name}={there}, not {given}; change it "
+                             f"there and leave out {option}, remove the file, or give another --name")
 
 
 def _describe(folder: Path, options: IngestParams):

@@ -123,3 +123,25 @@ def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     listed = sidflow("data", "list")[1]
     assert any(line.split()[:2] == ["shop", "here"] for line in listed.splitlines())
     assert sidflow("data", "add", str(own_data))[2].startswith("error: data/raw/shop exists already")
+    shutil.rmtree("data/raw/shop")  # its preset stays
+    Path("data/raw/shop.dvc").unlink()
+    other = ("--column", "user_id=customer", "--column", "item_id=sku", "--column", "rating=timestamp")
+    status, _, err = sidflow("data", "add", str(own_data), *other)
+    assert status == 1 and err.startswith(f"error: --column: {Path('conf/dataset/shop.yaml')} exists already and has ")
+    assert err.count("\n") == 1 and not Path("data/raw/shop").exists()
+    assert sidflow("data", "add", str(own_data), *COLUMNS)[0] == 0
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("ingest: [1", "conf/dataset/mine.yaml: not valid YAML"),
+    ("ingest:\n  format: table\n", "conf/dataset/mine.yaml: no ingest.path; expected the folder of the raw files"),
+    ("", "conf/dataset/mine.yaml: expected a mapping of parameters, found NoneType"),
+])
+def test_a_broken_preset_is_one_line_and_the_others_are_listed(sidflow, own_data, text, message):
+    Path("conf/dataset/mine.yaml").write_text(text)
+    status, out, err = sidflow("data", "list")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert (status, err) == (0, "") and len(lines) == len(list(Path("conf/dataset").glob("*.yaml")))
+    assert lines["mine"].split()[1] == "broken" and message in lines["mine"] and "data/raw/demo" in lines["demo"]
+    err = sidflow("data", "add", str(own_data), "--name", "mine")[2]
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline_lib.reporting.comparison import NOT_RUN
-from pipeline_lib.reporting.results_table import format_table
+from pipeline_lib.reporting.results_table import format_table, heading
 
 
 def readable_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[list[str]]:
@@ -34,9 +34,11 @@ def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str],
         for protocol in dict.fromkeys(protocols) or [""]:
             same = [row for row in members if row["protocol"] == protocol
                     or (not row["protocol"] and protocol == (protocols or [""])[0])]
-            head = f"{key[0]}, scale {key[1]}" + (f": {protocol}" if protocol else "")
+            head = f"{key[0]}, scale {key[1]}" + (f": {heading(protocol)}" if protocol else "")
             parts = [head, format_table(readable_rows(same, metrics))]
             parts += [f"{row['method']}: {row['status']}" for row in same if row["status"] != "done"]
+            parts += dict.fromkeys(row[f"{metric} untested"] for row in same for metric in metrics
+                                   if row.get(f"{metric} untested", "") != "")
             blocks.append("\n".join([*parts, *_stage_lines(same)]))
     note = ""
     if reference:

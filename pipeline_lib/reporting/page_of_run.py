@@ -55,7 +55,8 @@ def report_page(folder: Path, results: Path) -> str:
     tables = plain_files.read_tables(results) if results.exists() else {}
     names = [title or item_id for title, item_id in zip(catalogue.titles, catalogue.item_ids, strict=True)]
     rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
-    counts = (len(artifacts.read_user_ids(folder / USERS)), len(artifacts.read_interactions(folder / INTERACTIONS)))
+    user_ids = artifacts.read_user_ids(folder / USERS)
+    counts = (len(user_ids), len(artifacts.read_interactions(folder / INTERACTIONS)))
     sections = [
         run_section(metrics, run_facts(run.tree["row"], _kinds(params))),
         _pipeline_section(folder, stages, timing),
@@ -67,7 +68,7 @@ def report_page(folder: Path, results: Path) -> str:
         metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
         *_figures(folder),
         comparison_section(run.tree["row"], *(tables.get(name, []) for name in ("ledger", "published", "comparison"))),
-        examples_section(catalogue, split.test, rankings),
+        examples_section(catalogue, user_ids, split.test, rankings),
         timing_section(timing, describe_hardware()),
     ]
     return render_page(f"sidflow: {run.tree['row']['paper']} on {run.tree['row']['dataset']}", sections)

@@ -12,7 +12,7 @@ from pipeline_lib.reporting.charts import bar_chart
 from pipeline_lib.reporting.comparison_text import readable_rows
 from pipeline_lib.reporting.ledger import PRESETS, find_row
 from pipeline_lib.reporting.page import Section, bullets, image, paragraph, table
-from pipeline_lib.reporting.results_table import POPULARITY_AXIS, method_name, same_data
+from pipeline_lib.reporting.results_table import POPULARITY_AXIS, heading, method_name, same_data
 
 EXAMPLE_USERS, EXAMPLE_HISTORY, EXAMPLE_ITEMS = 10, 8, 10
 
@@ -27,7 +27,7 @@ def run_section(metrics: Mapping[str, Any], facts: Sequence[tuple[str, Any]]) ->
     rows = [("this run", *_figures(metrics["test"]["all"], names)),
             *((name, *_figures(scores, names)) for name, scores in metrics["baseline"].items())]
     return Section("run", "This run", table(["", ""], facts, text_columns=2)
-                   + table(["test users", "users", *names], rows, metrics["run"]["protocol"]))
+                   + table(["test users", "users", *names], rows, heading(metrics["run"]["protocol"])))
 
 
 def metrics_section(metrics: Mapping[str, Any], by_popularity: Sequence[Mapping[str, str]],
@@ -68,7 +68,7 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
             for one in [row, *same]]
     rows[0] = (f"{rows[0][0]} (this run)", *rows[0][1:])
     body = table(["method", "scale", "seed", *names, "seconds", "revision", "other than the presets"], rows,
-                 f"Recorded runs of this protocol: {row['protocol']}")
+                 f"Recorded runs of this protocol: {heading(row['protocol'])}")
     if not same:
         body += paragraph("No other run of this protocol is in the ledger; `sidflow record` adds one.", note=True)
     if compared:
@@ -82,7 +82,7 @@ def _compared(rows: Sequence[Mapping[str, str]]) -> str:
     parts = []
     for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
         members = [row for row in rows if (row["dataset"], row["scale"]) == key]
-        protocols = ", ".join(dict.fromkeys(row["protocol"] for row in members if row["protocol"]))
+        protocols = ", ".join(dict.fromkeys(heading(row["protocol"]) for row in members if row["protocol"]))
         header, *lines = readable_rows(members, metrics)
         statuses = [row["status"] for row in members]
         parts.append(table([*header, "status"], [[*line, status] for line, status in zip(lines, statuses, strict=True)],
@@ -108,8 +108,11 @@ def _published(row: Mapping[str, Any], published: Sequence[Mapping[str, str]]) -
     return table_html + (paragraph("* " + "; ".join(notes), note=True) if notes else "")
 
 
-def examples_section(catalogue: Catalogue, cases: Cases, rankings: Rankings) -> Section:
-    """Ten users, right and wrong ones in turn, with titles: history, truth, recommendations."""
+def examples_section(catalogue: Catalogue, user_ids: Sequence[str], cases: Cases, rankings: Rankings) -> Section:
+    """Ten users, right and wrong ones in turn, with titles: history, truth, recommendations.
+
+    ``user_ids``: of the raw data, by user index.
+    """
     chosen = example_rows(cases, rankings)
     if not len(chosen):
         return Section("examples", "Example users", paragraph("There is no test user."))
@@ -119,7 +122,7 @@ def examples_section(catalogue: Catalogue, cases: Cases, rankings: Rankings) -> 
         ranked, targets = rankings.items[place_of[int(cases.users[row])]][:EXAMPLE_ITEMS], cases.targets[row]
         history = cases.histories[row]
         right = np.isin(ranked, targets).any()
-        body += f"<h3>User {cases.users[row]}: {'right' if right else 'wrong'}</h3>"
+        body += f"<h3>User {escape(user_ids[cases.users[row]])}: {'right' if right else 'wrong'}</h3>"
         body += f"<p>History of {len(history)}, the latest last:</p>"
         body += bullets(_titles(catalogue, history[-EXAMPLE_HISTORY:]))
         body += "<p>Truth:</p>" + bullets(_titles(catalogue, targets[:EXAMPLE_ITEMS]))

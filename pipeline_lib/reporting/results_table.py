@@ -6,8 +6,15 @@ from typing import Any
 
 PREFIX = "test/all/"
 BASELINES = ("popularity", "random")
+SYNTHETIC = "demo"  # the built-in data set
 POPULARITY_AXIS = "popularity group of the target, 1 the most popular"
 POPULARITY_GROUPS = ("1", "2", "3", "4", "5")
+
+
+def heading(protocol: str) -> str:
+    """A protocol as it is printed over figures, which says where these are of generated data."""
+    name, bar, rest = protocol.partition(" | ")
+    return f"{name} (synthetic){bar}{rest}" if name == SYNTHETIC else protocol
 
 
 def method_name(row: Mapping[str, str]) -> str:
@@ -86,7 +93,7 @@ def format_results(rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) ->
             lines = [["method", "source", *shown]]
             lines += [[row["method"], row["source"], *(row.get(name, "-") for name in shown)] for row in members
                       if any(name in row for name in shown)]
-            blocks.append(f"{protocol}\n{format_table(lines, 2)}")
+            blocks.append(f"{heading(protocol)}\n{format_table(lines, 2)}")
     return "\n\n".join(blocks)
 
 

@@ -9,6 +9,7 @@ from pipeline_lib.reporting.recommendations import format_metrics, format_recomm
 
 CATALOGUE = Catalogue([f"B{item}" for item in range(9)],
                       ["Red comb", "", "Blue\n comb", "Soap", "Brush", "Oil", "Salt", "Tea " * 40, "Mirror"], [""] * 9)
+USER_IDS = [f"u{user:02d}" for user in range(9)]
 CASES = Cases(np.array([3, 8], np.int32), Ragged.from_rows([[0, 1, 2, 3, 4, 5], [6]]), Ragged.from_rows([[1], [0, 2]]),
               np.array([True, True]))
 RANKINGS = Rankings(np.array([8, 3], np.int32), Ragged.from_rows([[2, 7, 6], [5, 1]]),
@@ -26,39 +27,39 @@ TREE = {"run": {"protocol": "demo | leave_one_out"}, "valid": {},
 
 
 def test_a_user_with_one_target_worked_by_hand():
-    lines = [line.split() for line in format_recommendations(CATALOGUE, CASES, RANKINGS, [3], 2).splitlines()]
-    assert lines == [["user", "3,", "history", "of", "6,", "the", "latest:"],
+    lines = [line.split() for line in format_recommendations(CATALOGUE, USER_IDS, CASES, RANKINGS, [3], 2).splitlines()]
+    assert lines == [["user", "u03,", "history", "of", "6,", "the", "latest:"],
                      ["B1"], ["Blue", "comb"], ["Soap"], ["Brush"], ["Oil"],  # no title: the item_id
                      ["target:"], ["B1"], ["recommended", "(*", "hit):"],
                      ["1", "Oil", "-1.5000"], ["*", "2", "B1", "-2.0000"]]
 
 
 def test_users_come_in_the_order_asked_for_with_k_items_each():
-    text = format_recommendations(CATALOGUE, CASES, RANKINGS, [8, 3], 1)
+    text = format_recommendations(CATALOGUE, USER_IDS, CASES, RANKINGS, [8, 3], 1)
     first, second = text.split("\n\n")
-    assert first.startswith("user 8, history of 1:") and "2 targets:" in first and second.startswith("user 3")
+    assert first.startswith("user u08, history of 1:") and "2 targets:" in first and second.startswith("user u03")
     assert first.splitlines()[-1].split() == ["*", "1", "Blue", "comb", "0.5000"]
     assert "Tea" not in first
 
 
 def test_long_titles_are_cut_so_that_scores_stay_in_one_column():
-    lines = format_recommendations(CATALOGUE, CASES, RANKINGS, [8], 3).splitlines()[-3:]
+    lines = format_recommendations(CATALOGUE, USER_IDS, CASES, RANKINGS, [8], 3).splitlines()[-3:]
     assert len({len(line) for line in lines}) == 1 and "Tea Tea... " in lines[1]
 
 
 def test_unknown_users_and_k_below_one_are_refused():
-    with pytest.raises(ValueError, match="user 5 has no held-out interactions to rank for; 2 users have, e.g. 3, 8"):
-        format_recommendations(CATALOGUE, CASES, RANKINGS, [5], 1)
+    with pytest.raises(ValueError, match="user u05 has no held-out .* to rank for; 2 users have, e.g. u03, u08"):
+        format_recommendations(CATALOGUE, USER_IDS, CASES, RANKINGS, [5], 1)
     lists_of_one = Rankings(np.array([8], np.int32), Ragged.from_rows([[2]]), np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match=r"user 3 has no ranked list \(candidates=all\)"):
-        format_recommendations(CATALOGUE, CASES, lists_of_one, [3], 1)
+    with pytest.raises(ValueError, match=r"user u03 has no ranked list \(candidates=all\)"):
+        format_recommendations(CATALOGUE, USER_IDS, CASES, lists_of_one, [3], 1)
     with pytest.raises(ValueError, match="k is 0"):
-        format_recommendations(CATALOGUE, CASES, RANKINGS, [3], 0)
+        format_recommendations(CATALOGUE, USER_IDS, CASES, RANKINGS, [3], 0)
 
 
 def test_metrics_stand_beside_the_baselines():
     protocol, compared, _ = format_metrics(TREE).split("\n\n")
-    assert protocol == "demo | leave_one_out"
+    assert protocol == "demo (synthetic) | leave_one_out"
     rows = [line.split() for line in compared.splitlines()]
     assert rows == [["test", "method", "popularity", "random"], ["users", "90", "90", "90"],
                     ["recall@5", "0.2000", "0.1000", "0.0100"], ["recall@10", "0.4000", "0.2000", "0.0200"],

@@ -115,8 +115,8 @@ def test_figures_of_another_protocol_are_marked_as_such():
 
 def test_examples_are_right_and_wrong_ones_in_turn_with_titles():
     assert example_rows(CASES, RANKINGS) == [0, 1]
-    text = text_of(examples_section(CATALOGUE, CASES, RANKINGS))
-    assert text.index("User 3: right") < text.index("User 8: wrong") and "Red & blue" in text and "B1" in text
+    text = text_of(examples_section(CATALOGUE, [f"u<{user}" for user in range(9)], CASES, RANKINGS))
+    assert text.index("User u<3: right") < text.index("User u<8: wrong") and "Red & blue" in text and "B1" in text
     assert "Tea ←" in text and text.count("←") == 1
 
 
