@@ -134,7 +134,7 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("paper=setrec", "tokenizer.set.width=32"), "tokenizer.set.width=32 does not fit .*; set tokenizer.set.width=48"),
     (("paper=tokenrec", "recommender.retrieval_lm.similarity=dot"),
      "recommender.retrieval_lm.similarity=dot does not fit loss=cosine_margin; set "),
-    (("paper=store", "scale=paper", "tokenizer.source=text", "embed.sources=[text,dense]"),
+    (("paper=store", "scale=paper", "tokenizer.kind=rqvae", "tokenizer.source=text", "embed.sources=[text,dense]"),
      "start=merged needs the language model of source dense, .*; set recommender.instruction_lm.start=fresh"),
     (("tokenizer.kind=kmeans",), "tokenizer.kmeans.positions=1 does not fit tokenizer.source=text, .*; set "),
     (("paper=store", "tokenizer.kmeans.positions=3"), "tokenizer.kmeans.positions=3 does not fit embed.dense.tokens=4"),
