@@ -14,7 +14,8 @@ import torch
 from torch.nn import Linear
 
 from pipeline_lib.artifacts import read_model, write_model
-from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams, compose_tree, params_from_tree
+from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
+from pipeline_lib.params_file import compose_tree, params_from_tree
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import set_backbones, set_query
 from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, single_rows
