@@ -1,0 +1,94 @@
+"""The embed stage in two processes: it yields what one process does, and the main one alone writes."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from accelerate import Accelerator
+
+from pipeline_lib import artifacts, plain_files
+from stages.embed import main
+from tests.embeddings import test_dense as dense
+from tests.embeddings import test_mf as mf
+from tests.embeddings import test_sasrec as sasrec
+from tests.two_processes import ROOT, run_in_two_processes
+
+OPTIONS = {  # without dropout, which each process draws for itself; the last step of an epoch has one row
+    "sasrec": asdict(sasrec.SMALL) | {"dropout": 0.0, "batch_size": 59},
+    "lightgcn": mf.OPTIONS | {"batch_size": 359, "validate_every": 1, "patience": 2},
+    "mf": mf.OPTIONS | {"batch_size": 359},
+    "dense": asdict(dense.CONFIG) | {"epochs": 3, "batch_size": 19},
+}
+
+
+def write_inputs(folder: Path) -> None:
+    """A split of users who keep to a block of items, the texts of another shop, and params.yaml."""
+    artifacts.write_split(folder / "split", mf.block_split())
+    catalogue = dense.make_catalogue()
+    items = pa.table({"item": pa.array(range(len(catalogue)), pa.int32()), "item_id": catalogue.item_ids,
+                      "title": catalogue.titles, "text": catalogue.texts}
+                     | {f"attr_{name}": values for name, values in catalogue.attributes.items()})
+    plain_files.write_table(folder / "items.parquet", items, items.schema)
+    tree = yaml.safe_load((ROOT / "conf/config.yaml").read_text(encoding="utf-8"))
+    del tree["defaults"]
+    tree["embed"] |= OPTIONS | {"sources": ["text", *OPTIONS]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+
+def embed(source: str, inputs: Path, out: Path) -> None:
+    """Run the stage; all that it writes lies in ``out``, the checkpoints too."""
+    with patch.dict(os.environ, {"SIDFLOW_CHECKPOINTS": str(out / "checkpoints")}):
+        main(source, inputs / "items.parquet", inputs / "split", out / source, out / "timing.json",
+             inputs / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    """Inputs, and a folder for each of two processes that embedded with every source, one after the other."""
+    folder = tmp_path_factory.mktemp("together")
+    write_inputs(folder)
+    run_in_two_processes("tests.stages.test_embed", str(folder))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", OPTIONS)
+def test_two_processes_embed_as_one_does(together, tmp_path, source):
+    embed(source, together, tmp_path)
+    alone, both = tmp_path / source, together / "0" / source
+    metas = [plain_files.read_json(folder / "meta.json") for folder in (alone, both)]
+    assert metas[0]["best_epoch"] == metas[1]["best_epoch"]
+    losses = [[row["train_loss"] for row in meta["training"]] for meta in metas]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, two in zip(*(tables(folder) for folder in (alone, both)), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_main_process_alone_writes(together):
+    assert sorted(path.name for path in (together / "0").iterdir()) == sorted([*OPTIONS, "checkpoints", "timing.json"])
+    assert set(plain_files.read_json(together / "0/timing.json")) == {f"embed@{source}" for source in OPTIONS}
+    assert not any((together / "0/checkpoints").iterdir())
+    assert not any((together / "1").iterdir())
+
+
+def tables(folder: Path) -> list[np.ndarray]:
+    """All arrays that the stage wrote, in the order of their names."""
+    tensors, _ = artifacts.read_embedding_model(folder)
+    return [np.load(path) for path in sorted(folder.glob("*.npy"))] + [tensors[name] for name in sorted(tensors)]
+
+
+if __name__ == "__main__":  # one of the two processes
+    target, rank = Path(sys.argv[1]), os.environ["RANK"]
+    assert os.environ["WORLD_SIZE"] == "2"
+    (target / rank).mkdir()
+    with patch.object(Accelerator, "end_training"):  # they part once, after the last source
+        for name in OPTIONS:
+            embed(name, target, target / rank)
+    Accelerator().end_training()
