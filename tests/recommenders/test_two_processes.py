@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.recommenders import test_instruction_lm as instruction
 from tests.recommenders import test_retrieval_lm as retrieval
 from tests.recommenders import test_scoring_lm as scoring
 from tests.recommenders import test_set_query as sets
+from tests.two_processes import run_in_two_processes
 
 RUNS = {  # toy data, options and training of a test file; without dropout, which each process draws for itself
     "retrieval_lm": (retrieval, retrieval.CONFIG, replace(retrieval.TRAINING, epochs=3, validate_every=1)),
@@ -44,11 +44,7 @@ def digest(model) -> str:
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_train_one_model_as_one_process_does(tmp_path, name):
     alone = run(name, tmp_path / "alone")
-    root, env = Path(__file__).resolve().parents[2], os.environ | {"SIDFLOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
-               "tests.recommenders.test_two_processes", name, str(tmp_path)]
-    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes("tests.recommenders.test_two_processes", name, str(tmp_path))
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == two
     for together, row in zip(one["training"], alone.training, strict=True):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 from pipeline_lib.training.loop import Alternation, fit
+from tests.two_processes import run_in_two_processes
 
 PARAMS = TrainingParams(epochs=6, batch_size=16, learning_rate=0.05, early_stopping="loss", patience=3)
 X = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
@@ -166,10 +166,7 @@ def test_bf16_trains_to_nearly_the_same_loss(tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "in_turns"])
 def test_two_processes_compute_what_one_does(tmp_path, kind):
     _, rows = RUNS[kind](tmp_path / "a")
-    env = os.environ | {"SIDFLOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
-               "tests.training.test_loop", str(tmp_path), kind]
-    subprocess.run(command, check=True, env=env, cwd=Path(__file__).resolve().parents[2], capture_output=True)
+    run_in_two_processes("tests.training.test_loop", str(tmp_path), kind)
     together = json.loads((tmp_path / "rows.json").read_text())
     assert [row["train_loss"] for row in together] == pytest.approx([row["train_loss"] for row in rows], rel=1e-5)
     validated = [[row["valid_loss"] for row in run if "valid_loss" in row] for run in (together, rows)]
