@@ -71,6 +71,7 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
+    accelerator.wait_for_everyone()  # a finished training ends here, and the main process then removes what others read
     with live_curves(checkpoints.root.with_name("live"), accelerator.is_main_process) as show:
         for epoch in range(start, params.epochs + 1):
             if stopping.exhausted:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import patch
@@ -13,6 +15,7 @@ import yaml
 from accelerate import Accelerator
 
 from pipeline_lib import artifacts, plain_files
+from pipeline_lib.training.checkpoints import Checkpoints
 from stages.embed import main
 from tests.embeddings import test_dense as dense
 from tests.embeddings import test_mf as mf
@@ -41,9 +44,9 @@ def write_inputs(folder: Path) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
 
-def embed(source: str, inputs: Path, out: Path) -> None:
-    """Run the stage; all that it writes lies in ``out``, the checkpoints too."""
-    with patch.dict(os.environ, {"SIDFLOW_CHECKPOINTS": str(out / "checkpoints")}):
+def embed(source: str, inputs: Path, out: Path, checkpoints: Path | None = None) -> None:
+    """Run the stage; all that it writes lies in ``out``, the checkpoints too where nothing else is said."""
+    with patch.dict(os.environ, {"SIDFLOW_CHECKPOINTS": str(checkpoints or out / "checkpoints")}):
         main(source, inputs / "items.parquet", inputs / "split", out / source, out / "timing.json",
              inputs / "params.yaml")
 
@@ -78,17 +81,36 @@ def test_the_main_process_alone_writes(together):
     assert not any((together / "1").iterdir())
 
 
+@pytest.mark.slow
+def test_two_processes_killed_between_training_and_writing_go_on_to_the_same_end(together):
+    for name in ("meta.json", "items.npy", "users_valid.npy", "users_test.npy", "model/model.safetensors"):
+        assert (together / "resumed/0/mf" / name).read_bytes() == (together / "0/mf" / name).read_bytes()
+    assert not any((together / "resumed/checkpoints").iterdir())
+    assert not any((together / "resumed/1").iterdir())
+
+
 def tables(folder: Path) -> list[np.ndarray]:
     """All arrays that the stage wrote, in the order of their names."""
     tensors, _ = artifacts.read_embedding_model(folder)
     return [np.load(path) for path in sorted(folder.glob("*.npy"))] + [tensors[name] for name in sorted(tensors)]
 
 
+def embed_through_a_kill(inputs: Path, folder: Path) -> None:
+    """Train with MF, die before anything is written, start again; the second process is late to read the checkpoint."""
+    rank, load = os.environ["RANK"], Checkpoints.load
+    (folder / rank).mkdir(parents=True)
+    with patch.object(artifacts, "write_embedding", side_effect=KeyboardInterrupt), suppress(KeyboardInterrupt):
+        embed("mf", inputs, folder / rank, folder / "checkpoints")
+    with patch.object(Checkpoints, "load", lambda self: (time.sleep(int(rank)), load(self))[1]):
+        embed("mf", inputs, folder / rank, folder / "checkpoints")
+
+
 if __name__ == "__main__":  # one of the two processes
-    target, rank = Path(sys.argv[1]), os.environ["RANK"]
+    target = Path(sys.argv[1])
     assert os.environ["WORLD_SIZE"] == "2"
-    (target / rank).mkdir()
+    (target / os.environ["RANK"]).mkdir()
     with patch.object(Accelerator, "end_training"):  # they part once, after the last source
         for name in OPTIONS:
-            embed(name, target, target / rank)
+            embed(name, target, target / os.environ["RANK"])
+        embed_through_a_kill(target, target / "resumed")
     Accelerator().end_training()
