@@ -22,7 +22,8 @@ from tests.embeddings import test_mf as mf
 from tests.embeddings import test_sasrec as sasrec
 from tests.two_processes import ROOT, run_in_two_processes
 
-OPTIONS = {  # without dropout, which each process draws for itself; the last step of an epoch has one row
+# without dropout, which each process draws for itself; the last step of an epoch has one row; lightgcn stops early
+OPTIONS = {
     "sasrec": asdict(sasrec.SMALL) | {"dropout": 0.0, "batch_size": 59},
     "lightgcn": mf.OPTIONS | {"batch_size": 359, "validate_every": 1, "patience": 2},
     "mf": mf.OPTIONS | {"batch_size": 359},
@@ -70,7 +71,7 @@ def test_two_processes_embed_as_one_does(together, tmp_path, source):
     losses = [[row["train_loss"] for row in meta["training"]] for meta in metas]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, two in zip(*(tables(folder) for folder in (alone, both)), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-4)
+        np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 @pytest.mark.slow
