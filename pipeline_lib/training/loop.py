@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -84,7 +85,7 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
             trained = time.perf_counter()
             if turns.validated(epoch) and (epoch % params.validate_every == 0 or epoch == params.epochs):
                 model.eval()
-                measured = validate(model)
+                measured = broadcast_object_list([validate(model)])[0]  # of one process: all choose the same epoch
                 row |= {f"valid_{name}": value for name, value in measured.items()}
                 if stopping.update(epoch, measured):
                     best = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -173,7 +173,23 @@ def test_two_processes_compute_what_one_does(tmp_path, kind):
     assert validated[0] == pytest.approx(validated[1], rel=1e-5)
 
 
-RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns}
+@pytest.mark.slow
+def test_two_processes_that_measure_different_figures_end_with_the_weights_of_one_epoch(tmp_path):
+    run_in_two_processes("tests.training.test_loop", str(tmp_path), "of_two_minds")
+    weights = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert torch.equal(weights[0]["linear.weight"], weights[1]["linear.weight"])
+
+
+def train_of_two_minds(folder: Path):
+    """The first process finds the third epoch best, the second one the first."""
+    losses = [[3.0, 2.0, 1.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]][int(os.environ["RANK"])]
+    model = train_to_figures(folder, losses, [])
+    torch.save(model.state_dict(), folder.parent / f"{os.environ['RANK']}.pt")
+    return model, []
+
+
+RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns,
+        "of_two_minds": train_of_two_minds}
 
 if __name__ == "__main__":  # one of the two processes
     target = Path(sys.argv[1])
