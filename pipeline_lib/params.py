@@ -50,6 +50,7 @@ class SplitParams:
     max_history: int | None = None
     unseen_user_share: float = 0.0
     min_history: int = 1
+    refit: bool = False
     candidates: CandidateParams = CandidateParams()
 
 

@@ -81,6 +81,11 @@ class Split:
         return len(self.train_count)
 
     @property
+    def held_out(self) -> dict[str, Cases]:
+        """``test`` and, unless it was refitted on, ``valid`` -> the users to rank for."""
+        return {name: cases for name, cases in (("test", self.test), ("valid", self.valid)) if len(cases)}
+
+    @property
     def parts(self) -> dict[str, np.ndarray]:
         """``warm`` and ``cold`` items as masks ``(N,)``, to rank among them.
 

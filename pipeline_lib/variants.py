@@ -178,6 +178,7 @@ def check_pipeline(params: Params) -> None:
     if params.split.candidates.source == "impressions" and params.ingest.format != "mind":
         raise ValueError(f"params: split.candidates.source=impressions does not fit ingest.format={params.ingest.format}, "
                          "which has none; formats that have: mind; or set it to sampled")
+    _check_refit(params)
     _check_decode(params)
 
 
@@ -221,6 +222,19 @@ def _check_positions(source: str, positions: int | None, vectors: int | None) ->
     if source == "dense" and None not in (positions, vectors) and positions not in (1, vectors):
         raise ValueError(f"params: tokenizer.kmeans.positions={positions} does not fit embed.dense.tokens={vectors}, "
                          "which are the positions; set tokenizer.kmeans.positions=1")
+
+
+def _check_refit(params: Params) -> None:
+    """What needs validation users, of whom refitting leaves none."""
+    if not params.split.refit:
+        return
+    if params.recommender.kind == "set_query" and params.recommender.options.values.get("beta") is None:
+        raise ValueError("params: split.refit=true leaves nobody to choose recommender.set_query.beta on, which is "
+                         "null; set it to what the run without refit chose (chosen_beta in data/model/config.json)")
+    if params.tokenizer.kind == "mq" and params.tokenizer.source == "sasrec":
+        raise ValueError("params: split.refit=true does not fit tokenizer.kind=mq with tokenizer.source=sasrec, whose "
+                         "users have vectors as validation users only; set tokenizer.source=lightgcn or mf, or "
+                         "split.refit=false")
 
 
 def _check_decode(params: Params) -> None:

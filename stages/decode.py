@@ -1,4 +1,4 @@
-"""Rank items for every validation and test user, or score the candidates that they were given."""
+"""Rank items for every user who is held out, or score the candidates that they were given."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
         ranker = recommender.load_ranker(artifacts.read_model(model), inputs, config.decode, accelerator=accelerator,
                                          seed=config.seed)
         if config.decode.kind == "score":
-            asked = {part: inputs.split.candidates[part] for part in ("valid", "test")}
+            asked = {part: inputs.split.candidates[part] for part in inputs.split.held_out}
             scores = {part: ranker.score(part) for part in asked}
             if accelerator.is_main_process:
                 artifacts.write_scored(out, asked, scores, {"prompt_tokens": ranker.prompt_tokens("test")})
@@ -36,8 +36,7 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
 
 
 def rank_users(ranker, inputs: records.RecommenderInputs, out: Path, writes: bool) -> None:
-    cases = {"valid": inputs.split.valid, "test": inputs.split.test}
-    ranked = {part: ranker.rank(inputs.examples[part], cases[part], part) for part in cases}
+    ranked = {part: ranker.rank(inputs.examples[part], cases, part) for part, cases in inputs.split.held_out.items()}
     if writes:
         test = ranked["test"]
         counts = {"invalid_share": test.invalid_share}

@@ -32,7 +32,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         decoded = plain_files.read_json(predictions / "decode.json")
         if config.decode.kind == "score":
             scored = {part: artifacts.read_scores(predictions / f"{part}_scores.parquet", held.num_items)
-                      for part in ("test", "valid")}
+                      for part in held.held_out}
             tree = scoring_tree(scored, held.train_count)
             plain_files.write_json(metrics, {"run": run, "scoring": tree, "decode": decoded})
             for path in (popularity_plot, history_plot, alignment_plot):
@@ -41,7 +41,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
             measured["candidates"] = sum(len(columns[0]) for columns in scored.values())
             return
         ranked = {part: artifacts.read_predictions(predictions / f"{part}.parquet", held.num_items)
-                  for part in ("test", "valid")}
+                  for part in held.held_out}
         refused = share_in_history(held.test) if config.decode.filter_history else 0.0
         if refused > 0:
             logger.warning("%.1f%% of the test targets stand in their user's history, which the lists leave out; "

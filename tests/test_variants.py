@@ -124,6 +124,10 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("paper=lightgcn", "decode.index=lsh"), "decode.index is lsh; known: flat, ivf, hnsw, or null"),
     (("decode.beta=0.5",), "decode.beta=0.5 does not fit recommender.kind=seq2seq, .*; set decode.beta=null"),
     (("paper=setrec", "decode.beta=1.5"), "decode.beta is 1.5; expected null or a weight from 0 to 1"),
+    (("paper=setrec", "split.refit=true"),
+     "split.refit=true leaves nobody to choose recommender.set_query.beta on, .*; set it to what the run without"),
+    (("paper=tokenrec", "split.refit=true", "embed.sources=[sasrec]", "tokenizer.source=sasrec",
+      "tokenizer.cf_source=sasrec"), "split.refit=true does not fit tokenizer.kind=mq with tokenizer.source=sasrec, "),
     (("paper=store_scoring", "split.candidates.source=null"), "decode.kind=score scores candidates, but .* is null"),
     (("split.candidates.source=impressions",), "impressions does not fit ingest.format=demo, which has none"),
     (("paper=etegrec", "tokenizer.collisions=none"),
@@ -157,6 +161,8 @@ def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
     ("tokenizer.kind=random", "tokenizer.collisions=sinkhorn"),  # unique as drawn, where there are codes enough
     ("tokenizer.kind=opq", "tokenizer.collisions=sinkhorn"),
     ("tokenizer.kind=cid", "recommender.seq2seq.softmax=level"),  # where all clusters are cut equally often
+    ("paper=tokenrec", "split.refit=true"),
+    ("paper=setrec", "split.refit=true", "recommender.set_query.beta=0.4"),
     ("tokenizer.kind=kmeans", "tokenizer.kmeans.positions=4"),
     ("paper=store", "tokenizer.kmeans.positions=4"),
     ("paper=store", "tokenizer.kind=mq"),

@@ -28,6 +28,7 @@ from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import kept_row
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
             numpy_generator(seed, f"dense epoch {epoch}"))],
         collate=tasks.collate,
         validate=lambda trained: validate(trained, tasks, held, names),
-        params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
+        held_out=held, params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
     tensors, model_json = save_backbone(network.model, tokenizer, config.backbone, config.lora)
     tensors |= {name: getattr(network, name).detach().cpu().numpy() for name in ("dense_tokens", "task_tokens")}
     model_json |= {"kind": "dense", "shown": shown, "predicted": config.predicted, "max_tokens": config.max_tokens}
@@ -181,7 +182,7 @@ def _held_out(tasks: AttributeTasks, share: float, seed: int) -> tuple[np.ndarra
 
 def _meta(config: Config, names: Sequence[str], num_shown: int, rows: list[dict[str, float]],
           examples: list[dict[str, Any]]) -> dict[str, Any]:
-    best = min(rows, key=lambda row: row["valid_loss"])
+    best = kept_row(rows, "loss")
     figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     return {"source": "dense", "vectors_per_item": config.tokens, "options": asdict(config),
             "tasks": {name: "reconstruction" if kind < num_shown else "generation" for kind, name in enumerate(names)},

@@ -24,7 +24,7 @@ from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import validation_rows
+from pipeline_lib.training.early_stopping import kept_row, validation_rows
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class PairwiseModel(nn.Module):
 def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[PairwiseModel], Vectors],
                  options: PairwiseOptions, *, checkpoints: Checkpoints, accelerator: Accelerator,
                  seed: int) -> list[dict[str, float]]:
-    """Train in place on `split.train`, keeping the epoch with the best ndcg@10 of validation users.
+    """Train in place on `split.train`, keeping the epoch with the best ndcg@10 of validation users, if there are any.
 
     Where ``split.filter_history`` is false, such a model puts the items of their training first: it is fitted to do so.
 
@@ -116,7 +116,7 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
     pairs = training_pairs(split)
     rankable = np.isin(split.valid.users, pairs[:, 0]) | (split.valid.histories.lengths > 0)
     rows = np.flatnonzero(rankable)
-    if not len(rows):
+    if len(split.valid) and not len(rows):
         raise ValueError(f"split.valid: none of {len(split.valid)} users has training data or a history, so no epoch "
                          "can be chosen; set split.min_history=1 or more")
     cases = split.valid.take(validation_rows(rows, options.validate_users, seed))
@@ -134,13 +134,12 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
              len(pairs), len(cases))
     return fit(model, batches=batches, collate=lambda batch: {"triples": torch.from_numpy(batch)},
                validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, split)),
-               params=training, checkpoints=checkpoints, accelerator=accelerator)
+               held_out=cases, params=training, checkpoints=checkpoints, accelerator=accelerator)
 
 
 def best_row(rows: list[dict[str, float]]) -> dict[str, float]:
     """The epoch that was kept: its number and what was measured on validation users."""
-    figure = f"valid_ndcg@{VALIDATION_K}"
-    best = max((row for row in rows if figure in row), key=lambda row: row[figure])
+    best = kept_row(rows, f"ndcg@{VALIDATION_K}")
     return {"best_epoch": best["epoch"], **{name: value for name, value in best.items() if name.startswith("valid_")}}
 
 

@@ -27,7 +27,7 @@ from pipeline_lib.records import Cases, Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import validation_rows
+from pipeline_lib.training.early_stopping import kept_row, validation_rows
 from pipeline_lib.training.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.training.loop import fit
 
@@ -89,7 +89,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
                                                       numpy_generator(seed, f"sasrec epoch {epoch}")),
         collate=lambda batch: collate(inputs, labels, batch),
         validate=lambda trained: validate(trained, held, split.filter_history),
-        params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
+        held_out=held, params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
     tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
     users = (split.train_users, split.valid.users, split.test.users)
     num_users = 1 + max(int(some.max(initial=-1)) for some in users)
@@ -195,8 +195,7 @@ def validate(network: SASRec, cases: Cases, filter_history: bool) -> dict[str, f
 
 
 def _meta(split: Split, config: Config, rows: list[dict[str, float]]) -> dict[str, Any]:
-    chosen_by = f"valid_ndcg@{VALIDATION_K}"
-    best = max((row for row in rows if chosen_by in row), key=lambda row: row[chosen_by])
+    best = kept_row(rows, f"ndcg@{VALIDATION_K}")
     figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     never_trained = np.bincount(split.train.values, minlength=split.num_items) == 0
     return {"source": "sasrec", "dimensions": config.dimensions, "options": asdict(config), "best_epoch": best["epoch"],
@@ -227,6 +226,6 @@ def _check(split: Split, config: Config) -> None:
     if split.num_items < 2 or not (split.train.lengths >= 2).any():
         raise ValueError(f"split: no training user has two items ({len(split.train)} users, {split.num_items} items); "
                          "sasrec learns which item follows another: use more data, or another embedding source")
-    if not (split.valid.histories.lengths > 0).any():
+    if len(split.valid) and not (split.valid.histories.lengths > 0).any():
         raise ValueError("split: no validation user has a history, so sasrec cannot choose its epoch; "
                          "change split.kind or split.ratios, or take another embedding source")

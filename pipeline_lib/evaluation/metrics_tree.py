@@ -21,7 +21,7 @@ DECIMALS = 6
 class Evaluation:
     """Figures user by user, so that two runs can be compared by paired tests.
 
-    ``groups``: a split part (``test``, ``valid``) -> a group -> its scores; ``baselines``: a name -> scores on test,
+    ``groups``: each part of ``split.held_out`` -> a group -> its scores; ``baselines``: a name -> scores on test,
     group ``all``; ``code_level`` and ``collisions`` belong to test and are None where items have no codes.
     """
 
@@ -38,7 +38,7 @@ def evaluate_predictions(split: Split, predictions: Mapping[str, Mapping[str, Ra
 
     Args:
         split: the held-out users and targets, and what is known of the items.
-        predictions: ``test`` and ``valid`` -> a candidate set -> lists.
+        predictions: each part of ``split.held_out`` -> a candidate set -> lists.
         ks: list lengths.
         filter_history: whether the method's lists leave out the user's history; the baselines do the same.
         generator: draws the random lists.
@@ -49,7 +49,7 @@ def evaluate_predictions(split: Split, predictions: Mapping[str, Mapping[str, Ra
     """
     if codes is not None and len(codes) != split.num_items:
         raise ValueError(f"item codes have {len(codes)} rows but there are {split.num_items} items; re-run quantize")
-    parts = {"test": split.test, "valid": split.valid}
+    parts = split.held_out
     lists = {part: {name: lists_of(rankings, cases, part) for name, rankings in predictions[part].items()}
              for part, cases in parts.items()}
     groups = {part: score_groups(lists[part], cases, split.warm, split.popularity_group, ks)

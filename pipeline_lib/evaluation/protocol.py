@@ -45,4 +45,6 @@ def _split(split: SplitParams) -> list[str]:
         details.append(f"unseen users {split.unseen_user_share:g}")
     if split.min_history > 1:
         details.append(f"history from {split.min_history}")
+    if split.refit:
+        details.append("refitted on validation")
     return details

@@ -62,7 +62,8 @@ def draw_candidates(split: Split, source: str, *, negatives: int, users: int | N
         users: cases of a part at most, drawn at random; None for all.
 
     Returns:
-        ``train``, ``valid`` and ``test`` -> users and items ``(m,)`` int32, labels ``(m,)`` int8.
+        ``train``, ``valid`` and ``test`` -> users and items ``(m,)`` int32, labels ``(m,)`` int8; empty for ``valid``
+        where the split holds nobody out for it.
 
     Raises:
         ValueError: for options that cannot be, or a part without candidates of both labels.
@@ -86,7 +87,7 @@ def draw_candidates(split: Split, source: str, *, negatives: int, users: int | N
         drawn[part] = (sample_candidates(cases, split.num_items, negatives, generator) if source == "sampled" else
                        shown_candidates(cases, shown, split.num_items, negatives, generator))
         labels = drawn[part][2]
-        if not 0 < labels.sum() < len(labels):
+        if part in ("train", *split.held_out) and not 0 < labels.sum() < len(labels):
             raise ValueError(f"split.candidates.source={source} gives {len(labels)} candidates for {part}, of which "
                              f"{int(labels.sum())} are wanted; both labels are needed")
         logger.info("%s: %d candidates of %d of %d users, %d of them wanted", part, len(labels),

@@ -70,6 +70,7 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
 
     ``max_history`` cuts histories before all this. ``unseen_user_share`` of the users, those with the shortest
     histories that can be evaluated, are taken out of training and validation: all but their test targets is history.
+    ``refit`` then trains on all that is held out for validation, where nobody is left; test cases stay as they are.
 
     Args:
         interactions: as ``artifacts.INTERACTIONS``.
@@ -96,6 +97,8 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
     log = replace(log, parts=_parts(log, options, order, rng))
     if options.unseen_user_share > 0:
         log = replace(log, parts=_without_training(log, options, rng))
+    if options.refit:
+        log = replace(log, parts=_with_validation_trained(log, options))
     return _assemble(log, num_items, options)
 
 
@@ -186,6 +189,15 @@ def _without_training(log: _Log, options: SplitParams, rng: np.random.Generator)
     return parts
 
 
+def _with_validation_trained(log: _Log, options: SplitParams) -> np.ndarray:
+    """Train on validation targets, and on the histories of users who are held out for validation as a whole."""
+    held_out = log.parts == VALID
+    if not held_out.any():
+        raise ValueError(_why_empty("valid", log, held_out, options))
+    whole = (log.count(held_out) > 0)[log.users] & (log.parts == CONTEXT)
+    return np.where(held_out | whole, np.int8(TRAIN), log.parts)
+
+
 def _given_log(interactions: pa.Table, num_items: int, given: pl.DataFrame | None, order: str) -> _Log:
     """The rows of a split file by user, then position, or else the place of the pair in the interactions."""
     if given is None:
@@ -209,7 +221,7 @@ def _assemble(log: _Log, num_items: int, options: SplitParams) -> Split:
     for name, part in (("valid", VALID), ("test", TEST)):
         context = trained | (log.parts == CONTEXT) | (log.parts == VALID) & (part == TEST)
         cases[name] = _cases(log, context, log.parts == part, num_trained > 0, options.min_history)
-        if not len(cases[name]):
+        if not len(cases[name]) and not (options.refit and part == VALID):
             raise ValueError(_why_empty(name, log, log.parts == part, options))
     train_count = np.bincount(log.items[trained], minlength=num_items).astype(np.int32)
     logger.info("split %s: %d users (%d interactions) to train on, %d to validate, %d to test, %d of %d items cold",

@@ -33,6 +33,7 @@ from pipeline_lib.sequences.instructions import (
     NEXT_ITEM, TASKS, TEXT_TO_ITEM, WORDS, Instructions, compile_instructions,
 )
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import no_better
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     alone = _phase(network, instructions, inputs, config, (NEXT_ITEM,),
                    config.next_epochs if config.second_phase else 0, training, checkpoints.part("next"),
                    accelerator, seed)
-    if rows and alone and _best(alone, training.early_stopping) <= _best(rows, training.early_stopping):
+    if no_better(alone, rows, training.early_stopping):
         log.info("the next item alone did not get better than the best epoch before it, which is kept")
         network.load_state_dict(before)
     rows = rows + [{**row, "epoch": row["epoch"] + len(rows)} for row in alone]
@@ -192,8 +193,8 @@ def _phase(network: InstructionLM, instructions: Instructions, inputs: Recommend
     held = validation_sample(inputs.examples["valid"], inputs.split.valid, training.validate_users, seed)
     return fit(network, batches=batches.begin, collate=batches.collate,
                validate=lambda trained: _validate(trained, instructions, *held, inputs, training, accelerator, seed),
-               params=replace(training, epochs=training.epochs if epochs is None else epochs), checkpoints=checkpoints,
-               accelerator=accelerator)
+               held_out=held[1], params=replace(training, epochs=training.epochs if epochs is None else epochs),
+               checkpoints=checkpoints, accelerator=accelerator)
 
 
 def _validate(network: InstructionLM, instructions: Instructions, examples: Examples, cases: Cases,
@@ -229,12 +230,6 @@ def _ranker(network: InstructionLM, instructions: Instructions, inputs: Recommen
     codes, level_sizes = inputs.identifiers.codes, inputs.identifiers.level_sizes
     decoder = make_decoder(codes, level_sizes, inputs.split, decode, accelerator, seed)
     return Ranker(network, instructions, level_sizes, bool((codes < 0).any()), decoder, decode.batch_size, accelerator)
-
-
-def _best(rows: list[dict[str, float]], figure: str) -> float:
-    """The best validation figure of some epochs, larger being better."""
-    sign = -1 if figure == "loss" else 1
-    return max((sign * row[f"valid_{figure}"] for row in rows if f"valid_{figure}" in row), default=-np.inf)
 
 
 def _saved(network: InstructionLM, tokenizer: TextTokenizer, config: Config, rows: list[dict[str, float]]) -> Model:

@@ -25,6 +25,7 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.code_tokens import Vocabulary
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import no_better
 from pipeline_lib.training.loop import Alternation, fit
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,11 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     rows = _fit(model, inputs, training, checkpoints.part("joint"), accelerator, seed, _turns(model, config, training))
     log.info("trained in turns: %d epochs, tokenizer of the best one kept", len(rows))
     if config.final != "none":
-        rows = rows + _final(model, inputs, config, training, checkpoints.part("final"), accelerator, seed,
-                             best=_best(rows, training.early_stopping), epochs_before=len(rows))
+        rows = rows + _final(model, inputs, config, training, checkpoints.part("final"), accelerator, seed, rows)
     model.eval()
     examples, _ = validation_sample(inputs.examples["valid"], inputs.split.valid, 1000, seed)
-    maps = state_map(*_states(model, examples, accelerator), seed) if accelerator.is_main_process else []
+    drawn = accelerator.is_main_process and len(examples) > 0
+    maps = state_map(*_states(model, examples, accelerator), seed) if drawn else []
     tensors = {name: value.cpu().numpy() for name, value in model.state_dict().items() if name != "codes"}
     saved = {"kind": "joint_seq2seq", **asdict(config), "level_sizes": list(model.vocabulary.level_sizes)}
     return Model(tensors, saved, rows, item_codes=model.codes.cpu().numpy().astype(np.int32),
@@ -161,14 +162,14 @@ def _fit(model: JointModel, inputs: RecommenderInputs, training: TrainingParams,
         collate=lambda rows: model.batch_of(examples, rows),
         validate=lambda network: validate_network(network.recommender, *held, network.codes.cpu().numpy(),
                                                   inputs.split, training, network.batch_of, accelerator, seed),
-        params=training, checkpoints=checkpoints, accelerator=accelerator, alternation=turns)
+        held_out=held[1], params=training, checkpoints=checkpoints, accelerator=accelerator, alternation=turns)
 
 
 def _final(model: JointModel, inputs: RecommenderInputs, config: Config, training: TrainingParams,
-           checkpoints: Checkpoints, accelerator: Accelerator, seed: int, best: float,
-           epochs_before: int) -> list[dict[str, float]]:
+           checkpoints: Checkpoints, accelerator: Accelerator, seed: int,
+           before: list[dict[str, float]]) -> list[dict[str, float]]:
     """Train the recommender alone on the codes as they are; a finetuning that made it no better is undone."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
     if config.final == "retrain":
         seed_everything(seed)
         model.recommender.load_state_dict(CodeSeq2Seq(config, model.vocabulary).state_dict())
@@ -179,16 +180,10 @@ def _final(model: JointModel, inputs: RecommenderInputs, config: Config, trainin
                         lambda name: 1.0)
     model.take_turn(True, False, aligned=False)
     rows = _fit(model, inputs, training, checkpoints, accelerator, seed, alone)
-    if config.final == "finetune" and _best(rows, training.early_stopping) <= best:
+    if config.final == "finetune" and no_better(rows, before, training.early_stopping):
         log.info("the final finetuning did not get better than the best epoch before it, which is kept")
-        model.load_state_dict(before)
-    return [{**row, "epoch": row["epoch"] + epochs_before} for row in rows]
-
-
-def _best(rows: list[dict[str, float]], figure: str) -> float:
-    """The best validation figure of some epochs, larger being better."""
-    sign = -1 if figure == "loss" else 1
-    return max((sign * row[f"valid_{figure}"] for row in rows if f"valid_{figure}" in row), default=-np.inf)
+        model.load_state_dict(weights)
+    return [{**row, "epoch": row["epoch"] + len(before)} for row in rows]
 
 
 @torch.inference_mode()

@@ -169,7 +169,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
              tokenizer.size - plain.size, sum(parameter.numel() for parameter in network.parameters()))
     rows = fit(network, batches=batches.begin, collate=batches.collate,
                validate=lambda trained: _validate(trained, prompter, *held, inputs, accelerator, seed),
-               params=training, checkpoints=checkpoints, accelerator=accelerator)
+               held_out=held[1], params=training, checkpoints=checkpoints, accelerator=accelerator)
     # named_parameters has tied tables once
     return Model({name: value.detach().cpu().numpy() for name, value in network.named_parameters()},
                  {"kind": "retrieval_lm", **asdict(config), "projection_hidden": list(config.projection_hidden),

@@ -192,8 +192,8 @@ def _fit(network: YesNoLM, prompts: YesNoPrompts, inputs: RecommenderInputs, tra
     candidates = split.candidates["valid"]
     users = validation_rows(np.unique(candidates.users), training.validate_users, seed)
     held = Pairs(prompts, split, "valid", candidates.take(np.flatnonzero(np.isin(candidates.users, users))))
-    log.info("%d prompts of %.1f tokens to train on, %d of %.1f to validate; %d parameters train", len(pairs.rows),
-             pairs.lengths.mean(), len(held.rows), held.lengths.mean(),
+    log.info("%d prompts of %.1f tokens to train on, %d to validate; %d parameters train", len(pairs.rows),
+             pairs.lengths.mean(), len(held.rows),
              sum(weight.numel() for weight in network.parameters() if weight.requires_grad))
 
     def begin(epoch: int) -> list[np.ndarray]:
@@ -201,8 +201,8 @@ def _fit(network: YesNoLM, prompts: YesNoPrompts, inputs: RecommenderInputs, tra
                                        numpy_generator(seed, f"candidates of epoch {epoch}"))
 
     return fit(network, batches=begin, collate=pairs.collate,
-               validate=lambda trained: _validate(trained, held, training.batch_size, accelerator), params=training,
-               checkpoints=checkpoints, accelerator=accelerator)
+               validate=lambda trained: _validate(trained, held, training.batch_size, accelerator),
+               held_out=held.candidates, params=training, checkpoints=checkpoints, accelerator=accelerator)
 
 
 def _validate(network: YesNoLM, pairs: Pairs, batch_size: int, accelerator: Accelerator) -> dict[str, float]:

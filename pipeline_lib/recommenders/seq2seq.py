@@ -45,7 +45,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
         collate=lambda batch: collate(examples, batch),
         validate=lambda network: validate_network(network, *held, inputs.identifiers.codes, inputs.split, training,
                                                   collate, accelerator, seed),
-        params=training, checkpoints=checkpoints, accelerator=accelerator)
+        held_out=held[1], params=training, checkpoints=checkpoints, accelerator=accelerator)
     return Model({name: value.cpu().numpy() for name, value in model.state_dict().items()},
                  {"kind": "seq2seq", **asdict(config)}, rows)
 

@@ -82,10 +82,11 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     """Train backbone, queries and token sets together; then choose beta, on validation users both times.
 
     Epochs are compared at ``beta``, or at 0.5 where it is yet to be chosen. ``item_vectors`` of the result are the
-    tokens of all items, and ``tables["beta"]`` the figures of each beta.
+    tokens of all items, and ``tables["beta"]`` the figures of each beta, where there are validation users.
 
     Raises:
-        ValueError: for options that cannot be, or identifiers that are not sets of the backbone's width.
+        ValueError: for options that cannot be, identifiers that are not sets of the backbone's width, or no ``beta``
+            where nobody is held out to choose it on.
     """
     _check(config, inputs)
     seed_everything(seed)
@@ -110,9 +111,9 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
         network,
         batches=lambda epoch: length_bucketed_batches(rows.histories.lengths, training.batch_size,
                                                       training.bucket_batches, numpy_generator(seed, f"epoch {epoch}")),
-        collate=rows.collate, validate=lambda trained: validate_at(trained, held, beta, accelerator), params=training,
-        checkpoints=checkpoints, accelerator=accelerator)
-    table = validate_betas(network, held, accelerator)
+        collate=rows.collate, validate=lambda trained: validate_at(trained, held, beta, accelerator),
+        held_out=held.cases, params=training, checkpoints=checkpoints, accelerator=accelerator)
+    table = validate_betas(network, held, accelerator) if len(held.cases) else []
     chosen = max(table, key=lambda row: row[f"ndcg@{VALIDATION_K}"])["beta"] if config.beta is None else config.beta
     log.info("beta %.1f, %s on validation users", chosen, "the best" if config.beta is None else "as given")
     with torch.inference_mode():
@@ -239,6 +240,9 @@ def _check(config: Config, inputs: RecommenderInputs) -> None:
     if config.backbone == "causal_lm" and config.history == "bidirectional":
         raise ValueError("params: recommender.set_query.history=bidirectional does not fit backbone=causal_lm, whose "
                          "attention is causal; set history=causal")
+    if config.beta is None and not len(inputs.split.valid):
+        raise ValueError("params: recommender.set_query.beta is null, but nobody is held out to choose it on "
+                         "(split.refit=true); set it to what the run without refit chose")
     if config.alpha < 0 or not 0 <= (config.beta or 0) <= 1:
         raise ValueError(f"params: recommender.set_query has alpha={config.alpha} and beta="
                          f"{config.beta}; expected 0 or more, and null or a weight from 0 to 1")

@@ -23,8 +23,11 @@ def effective_params(params: Params) -> dict[str, Any]:
     """The parameters that a stage of this run reads: no presets, no options of kinds that are not chosen."""
     tree = dataclasses.asdict(params)
     del tree["preset"], tree["ablations"], tree["blocks"]
-    if tree["decode"]["beta"] is None:  # no part of the digests that runs were recorded under before there was the key
+    # keys that came later are no part, while off, of the digests that runs were recorded under before
+    if tree["decode"]["beta"] is None:
         del tree["decode"]["beta"]
+    if not tree["split"]["refit"]:
+        del tree["split"]["refit"]
     tree["embed"]["options"] = {source: tree["embed"]["options"][source] for source in params.embed.sources}
     return tree
 

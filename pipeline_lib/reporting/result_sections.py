@@ -34,7 +34,7 @@ def metrics_section(metrics: Mapping[str, Any], by_popularity: Sequence[Mapping[
                     by_history: Sequence[Mapping[str, str]]) -> Section:
     """Figures of every group of users and items, and recall against popularity and length of history."""
     names = shown_metrics(metrics["test"]["all"])
-    rows = [(f"{part}: {group}", *_figures(scores, names)) for part in ("test", "valid")
+    rows = [(f"{part}: {group}", *_figures(scores, names)) for part in ("test", "valid") if part in metrics
             for group, scores in metrics[part].items()]
     body = table(["group", "users", *names], rows, "popularity_1 are the most popular targets; code_level counts a hit "
                  "on an identifier that several items may share.")

@@ -8,7 +8,7 @@ and several compute the same step.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,15 +46,17 @@ class Alternation:
 
 
 def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], dict[str, Tensor]],
-        validate: Callable[[nn.Module], dict[str, float]], params: TrainingParams, checkpoints: Checkpoints,
-        accelerator: Accelerator, alternation: Alternation | None = None) -> list[dict[str, float]]:
-    """Train a model in place; it ends with the weights of its best epoch.
+        validate: Callable[[nn.Module], dict[str, float]], held_out: Sized, params: TrainingParams,
+        checkpoints: Checkpoints, accelerator: Accelerator,
+        alternation: Alternation | None = None) -> list[dict[str, float]]:
+    """Train a model in place; it ends with the weights of its best epoch, of the last one where nobody is held out.
 
     Args:
         model: see the module's docstring.
         batches: epoch -> index arrays, one a step, the same on every process.
         collate: index array -> the tensors that ``model`` takes; may be empty of rows.
         validate: model -> figures, ``params.early_stopping`` among them.
+        held_out: what ``validate`` looks at; it is not called where this is empty, and all epochs are trained.
         params: sizes, rates and patience.
         checkpoints: where an epoch's end is kept, and found again after a kill.
         accelerator: from `pipeline_lib.training.device`.
@@ -85,7 +87,8 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
             trained = time.perf_counter()
             if turns.validated(epoch) and (epoch % params.validate_every == 0 or epoch == params.epochs):
                 model.eval()
-                measured = broadcast_object_list([validate(model)])[0]  # of one process: all choose the same epoch
+                measured = validate(model) if len(held_out) else {}
+                measured = broadcast_object_list([measured])[0]  # of one process: all choose the same epoch
                 row |= {f"valid_{name}": value for name, value in measured.items()}
                 if stopping.update(epoch, measured):
                     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -98,7 +101,8 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
                 _save(checkpoints, model, optimizer, stopping, best, rows)
             accelerator.wait_for_everyone()
     model.load_state_dict(best)
-    log.info("best epoch %d of %d by %s", stopping.best_epoch, len(rows), params.early_stopping)
+    log.info("kept epoch %d of %d, %s", stopping.best_epoch, len(rows),
+             f"the best by {params.early_stopping}" if len(held_out) else "nobody being held out to choose on")
     return rows
 
 

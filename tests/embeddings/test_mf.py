@@ -126,3 +126,11 @@ def test_fewer_validation_users_still_choose_an_epoch(tmp_path):
     embedding = embed(block_split(), tmp_path, epochs=3, validate_users=5)
     assert embedding.meta["best_epoch"] == 3
     assert embedding.meta["valid_recall@10"] * 5 == pytest.approx(round(embedding.meta["valid_recall@10"] * 5))
+
+
+def test_with_nobody_held_out_the_last_epoch_is_kept(tmp_path):
+    split = block_split()
+    embedding = embed(dataclasses.replace(split, valid=split.valid.take(np.arange(0))), tmp_path, epochs=4, patience=1)
+    assert embedding.meta["best_epoch"] == len(embedding.meta["training"]) == 4
+    assert not any(name.startswith("valid_") for name in embedding.meta)
+    np.testing.assert_array_equal(embedding.users_valid, embedding.users_test)  # as fitted, for who trains on them

@@ -125,6 +125,13 @@ def test_meta_shows_how_the_epoch_was_chosen(split, tmp_path):
     assert meta["validation"] == {"ndcg@10": best["valid_ndcg@10"], "recall@10": best["valid_recall@10"]}
 
 
+def test_with_nobody_held_out_the_last_epoch_is_kept(split, tmp_path):
+    embedding = embed(replace(split, valid=split.valid.take(np.arange(0))), tmp_path, epochs=3, patience=1)
+    assert (embedding.meta["best_epoch"], embedding.meta["validation"]) == (3, {})
+    assert len(embedding.meta["training"]) == 3 and np.isnan(embedding.users_valid).all()
+    assert np.isfinite(embedding.users_test[:45]).all()
+
+
 def same_vectors(one, two):
     return all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True)
                for name in ("items", "users_valid", "users_test"))
@@ -181,7 +188,7 @@ def test_what_cannot_be_is_refused(split, tmp_path):
     with pytest.raises(ValueError, match="no training user has two items"):
         embed(replace(split, train=Ragged.from_rows([[1]] * 40)), tmp_path)
     with pytest.raises(ValueError, match="no validation user has a history"):
-        embed(replace(split, valid=split.valid.take(np.empty(0, dtype=np.int64))), tmp_path)
+        embed(replace(split, valid=replace(split.valid, histories=Ragged.from_rows([[]] * 40))), tmp_path)
     embedding = embed(split, tmp_path, epochs=1)
     with pytest.raises(ValueError, match="histories hold items 3 to 12 but the model knows 0 to 11"):
         embed_users(Ragged.from_rows([[3, 12]]), embedding.model, embedding.model_json)

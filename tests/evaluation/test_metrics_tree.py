@@ -85,14 +85,13 @@ def test_scores_stay_at_hand_user_by_user(split):
     assert method.metrics["recall@2"].tolist() == [1, 1, 0] and popularity.metrics["recall@2"].tolist() == [1, 0, 0]
 
 
-def test_a_part_without_users_has_empty_groups(split):
+def test_a_part_without_users_has_no_figures(split):
     nobody = Cases(np.empty(0, np.int32), Ragged.from_rows([]), Ragged.from_rows([]), np.empty(0, bool))
-    predictions = predictions_of([[1], [2], [3]])
-    predictions["valid"] = {"all": Rankings(np.empty(0, np.int32), Ragged.from_rows([]), np.empty(0, np.float32))}
+    predictions = {"test": predictions_of([[1], [2], [3]])["test"]}
     evaluation = evaluate_predictions(dataclasses.replace(split, valid=nobody), predictions, (1,), False,
                                       np.random.default_rng(0))
     tree = metrics_tree(RUN, evaluation, {})
-    assert all(metrics == {"users": 0} for metrics in tree["valid"].values()) and tree["test"]["all"]["users"] == 3
+    assert "valid" not in tree and tree["test"]["all"]["users"] == 3
 
 
 def test_codes_of_another_catalogue_are_refused(split):

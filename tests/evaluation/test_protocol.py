@@ -61,3 +61,8 @@ def test_whatever_changes_the_task_changes_the_line(params, room, values):
 def test_whatever_belongs_to_the_method_does_not(params):
     other = changed(changed(params, "decode", beam_size=70), "training", epochs=3)
     assert describe_protocol(other) == describe_protocol(params)
+
+
+def test_what_was_refitted_on_validation_stands_apart_and_says_so(params):
+    assert describe_protocol(changed(params, "split", refit=True)) == \
+        "demo | leave_one_out, one target, refitted on validation | full ranking | history filtered"

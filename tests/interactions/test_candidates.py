@@ -130,3 +130,16 @@ def test_impossible_options_are_refused(split, changes, message):
     options = {"source": "sampled", "negatives": 1, "users": None, "seed": 0} | changes
     with pytest.raises(ValueError, match=message):
         draw_candidates(split, options.pop("source"), **options)
+
+
+@pytest.mark.parametrize("source", ["sampled", "impressions"])
+def test_nothing_is_asked_of_a_validation_part_that_was_refitted_on(split, source):
+    rows = [(user, user, item, item == target[0]) for user, target in zip(split.test.users, split.test.targets)
+            for item in range(NUM_ITEMS)]
+    train = [(1000 + user, user, item, item == last[-1]) for user, last in zip(split.train_users, split.train)
+             for item in range(NUM_ITEMS)]
+    refitted = replace(split, valid=split.valid.take(np.arange(0)))
+    drawn, whole = (draw_candidates(part, source, negatives=3, users=None, shown=shown_of(rows + train), seed=0)
+                    for part in (refitted, replace(split, valid=split.test)))
+    assert rows_of(drawn["valid"]) == []
+    assert rows_of(drawn["test"]) == rows_of(whole["test"]) != []

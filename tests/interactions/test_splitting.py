@@ -143,6 +143,24 @@ def test_popularity_groups_worked_by_hand():
     assert popularity_groups(counts).tolist() == [5, 1, 1, 5, 3, 5, 2, 2, 5, 4, 4, 3]
 
 
+def test_refitting_trains_on_the_validation_items_worked_by_hand():
+    split = split_of([[1, 2, 3, 4], [5, 6], [7, 7, 8]], num_items=9, refit=True)
+    assert train_of(split) == {0: [1, 2, 3], 1: [5, 6], 2: [7, 7]}
+    assert len(split.valid) == 0 and list(split.held_out) == ["test"]
+    assert cases_of(split.test) == {0: ([1, 2, 3], [4], True), 2: ([7, 7], [8], True)}
+    assert split.train_count.tolist() == [0, 1, 1, 1, 0, 1, 1, 2, 0]
+    assert split.warm.tolist() == [False, True, True, True, False, True, True, True, False]
+    assert split.popularity_group.tolist() == [5, 1, 2, 3, 5, 4, 5, 1, 5]
+
+
+def test_refitting_makes_training_users_of_those_held_out_for_validation():
+    histories = [[user % 10, 1, 2, 3] for user in range(10)]
+    plain, refitted = (split_of(histories, "by_user", test_users=0.3, valid_users=0.2, refit=refit)
+                       for refit in (False, True))
+    assert train_of(refitted) == train_of(plain) | {int(user): histories[user] for user in plain.valid.users}
+    assert cases_of(refitted.test) == cases_of(plain.test)
+
+
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +185,36 @@ def test_histories_and_targets_are_slices_of_the_log_in_order(many, options):
         assert history + targets == cut[user]
     assert all(items == cut[user][: len(items)] for user, items in train.items())
     assert split.train_count.tolist() == np.bincount(np.concatenate(list(train.values())), minlength=30).tolist()
+
+
+GIVEN = [(user, item, part) for user in range(8)
+         for item, part in enumerate((0, 0, 0, 0, 1, 1, 2, 2) if user % 2 else (0, 0, 0, 0, 0, 2, 2))]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"max_history": 7, "unseen_user_share": 0.2}, {"kind": "ratio", "by": "time", "min_history": 0},
+    {"kind": "ratio", "by": "history", "unseen_user_share": 0.1}, {"kind": "by_user", "min_history": 3},
+    {"kind": "given", "given": given_of(GIVEN), "order": "none"},
+    {"kind": "given", "given": given_of([row for row in GIVEN if row[2] != 1]), "order": "none"},
+])
+def test_refitting_adds_what_is_held_out_for_validation_to_training_and_leaves_test_cases_as_they_are(many, options):
+    histories, times = many
+    plain, refitted = (split_of(histories, times=times, num_items=30, refit=refit, **options)
+                       for refit in (False, True))
+    for name in ("users", "histories", "targets"):
+        one, two = (getattr(split.test, name) for split in (plain, refitted))
+        assert [np.array(row).tolist() for row in one] == [np.array(row).tolist() for row in two]
+    trained, before = train_of(refitted), train_of(plain)
+    assert refitted.test.seen.tolist() == [user in trained for user in refitted.test.users]
+    for user, (history, targets, _) in cases_of(plain.valid).items():
+        assert sorted(trained[user]) == sorted([*history, *targets])
+    assert all(sorted(trained[user]) == sorted(items) for user, items in before.items() if user not in plain.valid.users)
+    for user, (history, _, seen) in cases_of(refitted.test).items():
+        assert not seen or history == trained[user]  # so that no target is trained on
+    count = np.bincount(refitted.train.values, minlength=30)
+    assert len(refitted.valid) == 0 and refitted.train_count.tolist() == count.tolist()
+    assert refitted.warm.tolist() == (count > 0).tolist()
+    assert refitted.popularity_group.tolist() == popularity_groups(count).tolist()
 
 
 def test_ratio_by_time_trains_on_nothing_later_than_a_target(many):
@@ -213,10 +261,12 @@ def test_popularity_groups_are_equal_and_ordered(num_warm):
         assert not len(there) or not len(behind) or there.min() >= behind.max()
 
 
-def test_a_split_survives_its_artifact(many, tmp_path):
-    split = split_of(many[0], num_items=30)
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_split_survives_its_artifact(many, tmp_path, refit):
+    split = split_of(many[0], num_items=30, refit=refit)
     artifacts.write_split(tmp_path / "split", split)
     again = artifacts.read_split(tmp_path / "split")
+    assert len(again.valid) == len(split.valid) and (len(again.valid) == 0) == refit
     assert train_of(again) == train_of(split)
     assert cases_of(again.test) == cases_of(split.test)
     assert again.popularity_group.tolist() == split.popularity_group.tolist()
@@ -237,6 +287,7 @@ def test_a_split_survives_its_artifact(many, tmp_path):
     ({"kind": "given"}, "set split.file"),
     ({"unseen_user_share": 1.5}, "split.unseen_user_share is 1.5"),
     ({"max_history": 0}, "split.max_history is 0"),
+    ({"max_history": 2, "refit": True}, "no valid target"),
     ({"max_history": 2}, r"no valid target \(2 users with 2 to 2 interactions\); a user needs at least 3"),
     ({"min_history": 9}, "nobody to evaluate for valid.*min_history=9"),
 ])

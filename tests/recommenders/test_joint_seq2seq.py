@@ -30,8 +30,7 @@ TRAINING = TrainingParams(epochs=6, batch_size=32, learning_rate=0.01, patience=
 DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def make_inputs():
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
     vectors[3] = vectors[7]  # the same codes, whatever the tokenizer
@@ -43,6 +42,11 @@ def inputs():
                                        collisions="suffix", seed=0)
     examples, vocabulary = build_examples(split, identifiers, SequencesParams(4))
     return RecommenderInputs(examples, vocabulary, identifiers, split, vectors, vectors)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs()
 
 
 @pytest.fixture

@@ -70,6 +70,9 @@ def test_a_key_that_came_later_leaves_earlier_digests_as_they_were():
     assert "beta" not in effective_params(params)["decode"]
     weighed = dataclasses.replace(params, decode=dataclasses.replace(params.decode, beta=0.0))
     assert params_hash(weighed) != params_hash(params)
+    assert "refit" not in effective_params(params)["split"]
+    refitted = dataclasses.replace(params, split=dataclasses.replace(params.split, refit=True))
+    assert effective_params(refitted)["split"]["refit"] and params_hash(refitted) != params_hash(params)
 
 
 def test_a_row_holds_presets_metrics_and_stages():

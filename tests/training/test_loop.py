@@ -44,7 +44,7 @@ def train(folder: Path, params: TrainingParams = PARAMS, stop_after: int | None 
             return {"loss": float(network({"x": X[:20], "y": Y[:20]})[0]) / 20}
 
     rows = fit(model, batches=lambda epoch: length_bucketed_batches(lengths, 16, 1, np.random.default_rng(epoch)),
-               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, params=params,
+               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, held_out=X[:20], params=params,
                checkpoints=Checkpoints(folder), accelerator=make_accelerator("fp32"))
     return model, rows
 
@@ -68,7 +68,7 @@ def train_to_figures(folder: Path, losses: list[float], seen: list[torch.Tensor]
         return {"loss": losses[len(seen) - 1]}
 
     fit(model, batches=lambda epoch: np.split(np.arange(100), 5), collate=lambda rows: {"x": X[rows], "y": Y[rows]},
-        validate=validate, params=replace(PARAMS, patience=10), checkpoints=Checkpoints(folder),
+        validate=validate, held_out=losses, params=replace(PARAMS, patience=10), checkpoints=Checkpoints(folder),
         accelerator=make_accelerator("fp32"))
     return model
 
@@ -81,6 +81,41 @@ def test_it_ends_with_the_weights_of_the_second_epoch_where_that_was_the_best_of
             train_to_figures(tmp_path / "a", losses, seen, stop_at)
     model = train_to_figures(tmp_path / "a", losses, seen)
     assert [torch.equal(model.linear.weight, weight) for weight in seen] == [False, True, False, False, False, False]
+
+
+def train_with_nobody_held_out(folder: Path, stop_at: int | None = None):
+    """The weights that training leaves, those at the end of each epoch, and the rows."""
+    model, ends = Regression(), []
+
+    def begin(epoch):
+        if epoch == stop_at:
+            raise KeyboardInterrupt
+
+    def end(epoch):
+        ends.append(model.linear.weight.detach().clone())
+        return {}
+
+    rows = fit(model, batches=lambda epoch: np.split(np.arange(100), 5),
+               collate=lambda rows: {"x": X[rows], "y": Y[rows]},
+               validate=lambda network: pytest.fail("there is nobody to validate on"), held_out=[],
+               params=replace(PARAMS, patience=1, validate_every=4), checkpoints=Checkpoints(folder),
+               accelerator=make_accelerator("fp32"),
+               alternation=Alternation(begin, end, lambda epoch: True, lambda name: 1.0))
+    return model.linear.weight.detach(), ends, rows
+
+
+def test_with_nobody_held_out_every_epoch_is_trained_and_the_last_one_kept(tmp_path):
+    weight, ends, rows = train_with_nobody_held_out(tmp_path / "a")
+    assert [torch.equal(weight, end) for end in ends] == [False] * 5 + [True]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert not any(name.startswith("valid_") for row in rows for name in row)
+
+
+def test_with_nobody_held_out_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_with_nobody_held_out(tmp_path / "b", stop_at=3)
+    (weight, _, rows), (again, _, resumed) = (train_with_nobody_held_out(tmp_path / name) for name in "ab")
+    assert torch.equal(weight, again) and rows == resumed
 
 
 def test_equal_seeds_give_equal_bits(tmp_path):
@@ -141,7 +176,7 @@ def train_in_turns(folder: Path, epochs: int = 4, precision: str = "fp32"):
                             schedule="constant", warmup_share=0.0)
     lengths = np.ones(100, dtype=int)
     rows = fit(model, batches=lambda epoch: length_bucketed_batches(lengths, 16, 1, np.random.default_rng(epoch)),
-               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, params=params,
+               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, held_out=X[:20], params=params,
                checkpoints=Checkpoints(folder), accelerator=make_accelerator(precision), alternation=turns)
     return weights, rows
 
