@@ -89,6 +89,8 @@ def test_groups_and_their_charts():
     section = metrics_section(metrics, [{"group": "1", "users": "9", "recall@10": "0.5"}],
                               [{"history": "3", "users": "9", "recall@10": "0.5"}])
     assert section.body.count("<img") == 2 and "test: unseen" in text_of(section) and "-" in text_of(section)
+    assert "valid: all" in text_of(section)
+    assert "valid" not in text_of(metrics_section({"test": metrics["test"]}, [], []))  # refitted on validation
     assert shown_metrics(scores) == ["recall@5", "recall@10", "ndcg@10", "mrr"]
     assert shown_metrics({"recall@3": 1, "hit_rate@3": 1}) == ["recall@3"]
 
