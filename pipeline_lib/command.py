@@ -1,4 +1,7 @@
-"""How a stage or command starts and how it fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1."""
+"""How a stage or command starts and how it fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1.
+
+To be imported before torch, whose threads read how long to wait for each other once they are loaded.
+"""
 
 import logging
 import os
@@ -8,6 +11,9 @@ from collections.abc import Callable
 import typer
 
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError, ImportError)
+
+if "OMP_WAIT_POLICY" not in os.environ:  # give way soon, as OpenMP itself does where its threads outnumber the cores
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def run_stage(main: Callable[..., None]) -> None:

@@ -1,6 +1,7 @@
 """Imports point down only, and a stage imports no more than it needs (docs/design.md, section 3)."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,21 @@ def test_no_pickle_and_no_remote_code():
         text = path.read_text(encoding="utf-8")
         for wrong in ("import pickle", "torch.load(", "joblib.load", "allow_pickle=True", "trust_remote_code=True"):
             assert wrong not in text, f"{path}: {wrong}"
+
+
+@pytest.mark.parametrize("stage", ["embed", "finetune", "decode"])
+def test_it_is_said_how_long_threads_wait_before_torch_reads_it(stage):
+    code = f"""
+import os, sys
+class AtTorch:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, AtTorch())
+import stages.{stage}
+"""
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    for wanted, extra in (("1000", {}), ("50", {"GOMP_SPINCOUNT": "50"}), ("None", {"OMP_WAIT_POLICY": "active"})):
+        said = subprocess.run([sys.executable, "-c", code], env=env | extra, cwd=ROOT, capture_output=True, text=True,
+                              check=True).stdout.split()
+        assert said and set(said) == {wanted}
