@@ -50,5 +50,5 @@ def test_blocks_bound_memory_among_a_million_items():
     done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
     in_blocks, at_once, equal = json.loads(done.stdout)
     assert equal
-    assert at_once > 0.5 * WHOLE_MIB  # what came before is in its peak, too: the measure sees what is avoided
+    assert at_once > 0.4 * WHOLE_MIB  # what came before is in its peak, too: the measure sees what is avoided
     assert in_blocks < 0.25 * WHOLE_MIB
