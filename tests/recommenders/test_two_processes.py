@@ -40,20 +40,28 @@ def digest(model) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(value).tobytes() for _, value in tensors)).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each of two processes that trained every model, one after the other."""
+    folder = tmp_path_factory.mktemp("together")
+    run_in_two_processes("tests.recommenders.test_two_processes", str(folder))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_two_processes_train_one_model_as_one_process_does(tmp_path, name):
-    alone = run(name, tmp_path / "alone")
-    run_in_two_processes("tests.recommenders.test_two_processes", name, str(tmp_path))
-    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+def test_two_processes_train_one_model_as_one_process_does(together, tmp_path, name):
+    alone = run(name, tmp_path)
+    one, two = (json.loads((together / f"{rank}.json").read_text())[name] for rank in (0, 1))
     assert one == two
-    for together, row in zip(one["training"], alone.training, strict=True):
-        assert together["train_loss"] == pytest.approx(row["train_loss"], rel=1e-3)
+    for both, row in zip(one["training"], alone.training, strict=True):
+        assert both["train_loss"] == pytest.approx(row["train_loss"], rel=1e-3)
 
 
 if __name__ == "__main__":  # one of the two processes
-    target = Path(sys.argv[2])
-    trained = run(sys.argv[1], target / "together")
+    target, results = Path(sys.argv[1]), {}
     assert os.environ["WORLD_SIZE"] == "2"
-    result = {"training": trained.training, "digest": digest(trained)}
-    (target / f"{os.environ['RANK']}.json").write_text(json.dumps(result))
+    for chosen in RUNS:
+        trained = run(chosen, target / chosen)
+        results[chosen] = {"training": trained.training, "digest": digest(trained)}
+    (target / f"{os.environ['RANK']}.json").write_text(json.dumps(results))

@@ -197,30 +197,35 @@ def test_bf16_trains_to_nearly_the_same_loss(tmp_path):
     assert rounded[-1]["train_loss"] == pytest.approx(exact[-1]["train_loss"], rel=0.05)
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for each of two processes with the second part of what each of `RUNS` gives."""
+    folder = tmp_path_factory.mktemp("together")
+    run_in_two_processes("tests.training.test_loop", str(folder))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "in_turns"])
-def test_two_processes_compute_what_one_does(tmp_path, kind):
+def test_two_processes_compute_what_one_does(together, tmp_path, kind):
     _, rows = RUNS[kind](tmp_path / "a")
-    run_in_two_processes("tests.training.test_loop", str(tmp_path), kind)
-    together = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["train_loss"] for row in together] == pytest.approx([row["train_loss"] for row in rows], rel=1e-5)
-    validated = [[row["valid_loss"] for row in run if "valid_loss" in row] for run in (together, rows)]
+    both = json.loads((together / "0.json").read_text())[kind]
+    assert [row["train_loss"] for row in both] == pytest.approx([row["train_loss"] for row in rows], rel=1e-5)
+    validated = [[row["valid_loss"] for row in run if "valid_loss" in row] for run in (both, rows)]
     assert validated[0] == pytest.approx(validated[1], rel=1e-5)
 
 
 @pytest.mark.slow
-def test_two_processes_that_measure_different_figures_end_with_the_weights_of_one_epoch(tmp_path):
-    run_in_two_processes("tests.training.test_loop", str(tmp_path), "of_two_minds")
-    weights = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    assert torch.equal(weights[0]["linear.weight"], weights[1]["linear.weight"])
+def test_two_processes_that_measure_different_figures_end_with_the_weights_of_one_epoch(together):
+    one, two = (json.loads((together / f"{rank}.json").read_text())["of_two_minds"] for rank in (0, 1))
+    assert one == two
 
 
 def train_of_two_minds(folder: Path):
     """The first process finds the third epoch best, the second one the first."""
     losses = [[3.0, 2.0, 1.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]][int(os.environ["RANK"])]
     model = train_to_figures(folder, losses, [])
-    torch.save(model.state_dict(), folder.parent / f"{os.environ['RANK']}.pt")
-    return model, []
+    return model, model.linear.weight.tolist()
 
 
 RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns,
@@ -228,7 +233,6 @@ RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in
 
 if __name__ == "__main__":  # one of the two processes
     target = Path(sys.argv[1])
-    _, measured = RUNS[sys.argv[2]](target / "together")
-    if os.environ["RANK"] == "0":
-        assert os.environ["WORLD_SIZE"] == "2"
-        (target / "rows.json").write_text(json.dumps(measured))
+    assert os.environ["WORLD_SIZE"] == "2"
+    found = {name: run(target / name)[1] for name, run in RUNS.items()}
+    (target / f"{os.environ['RANK']}.json").write_text(json.dumps(found))
