@@ -1,8 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make; all else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
-# a process a core, each with one thread; a file stays in one process, the slow ones start first
-PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+# a process a core and one more, since tests of queues wait, each with one thread; a file stays in one process, slow ones start first
+PYTEST = OMP_NUM_THREADS=1 pytest -n $$(python -c 'import os; print(os.cpu_count() + 1)') --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: install install-test demo test test-fast clean
