@@ -1,7 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make; all else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
-# a process a core and one more, since tests of queues wait, each with one thread; a file stays in one process, slow ones start first
+# a process a core and one more, since some tests wait, each with one thread; a file stays in one process, slow ones first
 PYTEST = OMP_NUM_THREADS=1 pytest -n $$(python -c 'import os; print(os.cpu_count() + 1)') --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 

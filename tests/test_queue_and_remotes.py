@@ -67,7 +67,8 @@ def test_a_queued_sweep_runs_in_copies(with_own_data):
 
 def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_data):
     """Its checkpoints lie in the main repository, not in the copy that is thrown away."""
-    longer = ("training.epochs=200", "training.patience=200", "training.learning_rate=0.003", "training.validate_every=20")
+    longer = ("training.epochs=200", "training.patience=200", "training.learning_rate=0.003",
+              "training.validate_every=20")
     checkpoints = with_own_data.folder / ".sidflow/checkpoints"
     queue(with_own_data, *longer)
     worker = subprocess.Popen(["dvc", "queue", "start"], cwd=with_own_data.folder, env=with_own_data.env,
