@@ -25,14 +25,16 @@ class TaskBatches:
     Args:
         tasks: which, of `TASKS`; each has batches in proportion to its examples.
         every_item: whether the codes of history items are to be said too.
+        alignment_weight: of the losses of tasks other than the next item, beside its own.
 
     Raises:
         ValueError: if a task has no example.
     """
 
     def __init__(self, instructions: Instructions, examples: Examples, tasks: Sequence[str], *, every_item: bool,
-                 batch_size: int, bucket_batches: int, seed: int) -> None:
+                 batch_size: int, bucket_batches: int, seed: int, alignment_weight: float = 1.0) -> None:
         self.instructions, self.histories = instructions, examples.histories
+        self.alignment_weight = alignment_weight
         self.every_item, self.batch_size, self.bucket_batches, self.seed = every_item, batch_size, bucket_batches, seed
         self.targets = examples.targets.values[examples.targets.offsets[:-1]].astype(np.int64)
         self.task_of = np.array(examples.tasks)
@@ -57,10 +59,11 @@ class TaskBatches:
         return [batches[place] for place in generator.permutation(len(batches))]
 
     def collate(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """``input_ids`` and ``labels (B, T)`` of rows of one task."""
+        """``input_ids`` and ``labels (B, T)`` of rows of one task, and ``weight ()``, that of its loss."""
         task = str(self.task_of[rows[0]]) if len(rows) else NEXT_ITEM
         sequences = self.instructions.sequences(task, self.histories.take(rows), self.targets[rows], self.every_item)
-        return sequence_tensors(*sequences)
+        weight = 1.0 if task == NEXT_ITEM else self.alignment_weight
+        return sequence_tensors(*sequences) | {"weight": torch.tensor(weight)}
 
 
 def sequence_tensors(tokens: Ragged, said: np.ndarray) -> dict[str, Tensor]:

@@ -45,17 +45,19 @@ class Config:
     """Options under ``recommender.instruction_lm``.
 
     ``start``: ``merged``, from the model that the source ``dense`` trained, its adapters merged, whose sizes then
-    replace ``backbone``; or ``fresh``. ``tasks``: of the first phase. ``second_phase``: whether the next item alone
-    is trained behind it. ``joint_epochs``, ``next_epochs``: of each phase at most, null for training.epochs, 0 for
-    none. ``loss_on``: the codes of ``all`` items, or of the ``target`` alone. ``softmax``: over the whole code
-    ``vocabulary``, or a ``level``. ``max_items``: of a history; ``max_tokens``: of a sequence; ``max_text``: tokens of
-    an item's text; ``numbered``: whether lines have numbers.
+    replace ``backbone``; or ``fresh``. ``tasks``: of the first phase; ``alignment_weight``: of the losses of those with
+    texts, beside that of the next item. ``second_phase``: whether the next item alone is trained behind it.
+    ``joint_epochs``, ``next_epochs``: of each phase at most, null for training.epochs, 0 for none. ``loss_on``: the
+    codes of ``all`` items, or of the ``target`` alone. ``softmax``: over the whole code ``vocabulary``, or a
+    ``level``. ``max_items``: of a history; ``max_tokens``: of a sequence; ``max_text``: tokens of an item's text;
+    ``numbered``: whether lines have numbers.
     """
 
     backbone: Backbone = Backbone()
     lora: Lora = Lora(rank=128, alpha=128.0)
     start: str = "fresh"
     tasks: tuple[str, ...] = (NEXT_ITEM, TEXT_TO_ITEM)
+    alignment_weight: float = 1.0
     joint_epochs: int | None = None
     second_phase: bool = True
     next_epochs: int | None = None
@@ -157,6 +159,9 @@ def check_config(config: Config) -> None:
     if NEXT_ITEM not in config.tasks:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")
+    if config.alignment_weight <= 0:
+        raise ValueError(f"params: recommender.instruction_lm.alignment_weight is {config.alignment_weight}; expected "
+                         "more than 0 (without alignment: tasks=[next_item], or ablation=no_alignment)")
     if config.joint_epochs == 0 and not config.second_phase:
         raise ValueError("params: recommender.instruction_lm.joint_epochs is 0 and second_phase is false, so nothing "
                          "would be trained; set joint_epochs=1 or more, or second_phase=true")
@@ -187,7 +192,8 @@ def _phase(network: InstructionLM, instructions: Instructions, inputs: Recommend
     if epochs == 0:
         return []
     batches = TaskBatches(instructions, inputs.examples["train"], tasks, every_item=config.loss_on == "all",
-                          batch_size=training.batch_size, bucket_batches=training.bucket_batches, seed=seed)
+                          batch_size=training.batch_size, bucket_batches=training.bucket_batches, seed=seed,
+                          alignment_weight=config.alignment_weight)
     log.info("tasks %s: %s examples of %.1f tokens", ", ".join(tasks), [len(rows) for rows in batches.rows.values()],
              np.concatenate(list(batches.lengths.values())).mean())
     held = validation_sample(inputs.examples["valid"], inputs.split.valid, training.validate_users, seed)

@@ -51,7 +51,7 @@ class InstructionLM(nn.Module):
         return embed_tokens(self.lm, self.codes, self.first_code, input_ids)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | int]:
-        """Summed cross-entropy of the tokens that are to be said, and how many there are.
+        """Summed cross-entropy of the tokens that are to be said, times the batch's ``weight ()``, and their number.
 
         ``input_ids`` and ``labels (B, T)`` have the same ids at the same places, labels -100 where nothing is to be
         said; rows are padded on the right, where nothing looks.
@@ -66,7 +66,7 @@ class InstructionLM(nn.Module):
         is_word = (labels >= 0) & ~is_code
         if is_word.any():
             loss = loss + full_softmax_loss(states[is_word], self.lm.get_output_embeddings().weight, labels[is_word])
-        return loss, (labels != IGNORED).sum()
+        return loss * batch["weight"], (labels != IGNORED).sum()
 
     def code_loss(self, states: Tensor, rows: Tensor) -> Tensor:
         """Summed cross-entropy of ``rows (P,)`` given ``states (P, D)``: over all R codes, or a code's level."""

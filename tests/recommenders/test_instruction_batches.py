@@ -58,9 +58,15 @@ def test_only_what_is_to_be_said_is_labelled(instructions, examples, every_item)
             assert count == {NEXT: history + 1, TO_ITEM: 1, TO_TEXT: {24: 3, 25: 10}.get(row)}[examples.tasks[row]]
 
 
+def test_losses_of_tasks_with_texts_have_their_weight_and_that_of_the_next_item_one(instructions, examples):
+    batches = batches_of(instructions, examples, TASKS, alignment_weight=0.25)
+    assert [batches.collate(np.array([row]))["weight"].item() for row in (0, 20, 24)] == [1.0, 0.25, 0.25]
+    assert batches_of(instructions, examples, TASKS).collate(np.array([20]))["weight"].item() == 1.0
+
+
 def test_a_share_without_rows_is_empty_tensors(instructions, examples):
     batch = batches_of(instructions, examples, TASKS).collate(np.array([], dtype=np.int64))
-    assert [len(value) for value in batch.values()] == [0, 0]
+    assert [len(batch[name]) for name in ("input_ids", "labels")] == [0, 0]
 
 
 def test_padding_is_on_the_right_worked_by_hand():

@@ -83,11 +83,11 @@ def network_of(inputs, config=CONFIG):
     return InstructionLM(lm, 50, inputs.identifiers.level_sizes, bool((codes < 0).any()), config.softmax).eval()
 
 
-def test_the_loss_is_the_summed_cross_entropy_of_codes_and_words_each_by_its_own_head(inputs):
+def test_the_loss_is_the_weighted_cross_entropy_of_codes_and_words_each_by_its_own_head(inputs):
     network = network_of(inputs)
     tokens = torch.tensor([[3, 4, 51, 54, 5, 0], [7, 52, 55, 6, 8, 1]])
     labels = torch.tensor([[-100, -100, 51, 54, -100, -100], [-100, -100, -100, -100, 8, 1]])
-    loss, count = network({"input_ids": tokens, "labels": labels})
+    loss, count = network({"input_ids": tokens, "labels": labels, "weight": torch.tensor(0.5)})
     expected = 0.0
     for row, length in ((0, 5), (1, 6)):  # one unpadded sequence at a time
         states = network.lm.model(inputs_embeds=network.embed(tokens[row : row + 1, :length])).last_hidden_state[0]
@@ -97,7 +97,7 @@ def test_the_loss_is_the_summed_cross_entropy_of_codes_and_words_each_by_its_own
                 expected -= network.classifier(states[place - 1]).log_softmax(-1)[label - 50].item()
             elif label >= 0:
                 expected -= network.lm.lm_head(states[place - 1]).log_softmax(-1)[label].item()
-    assert (loss.item(), int(count)) == (pytest.approx(expected, rel=1e-5), 4)
+    assert (loss.item(), int(count)) == (pytest.approx(0.5 * expected, rel=1e-5), 4)
 
 
 def test_a_softmax_over_the_level_is_the_cross_entropy_among_its_codes(inputs):
@@ -119,7 +119,8 @@ def test_code_tables_are_apart_from_words_and_from_each_other(inputs):
 def test_with_adapters_the_words_are_frozen_and_adapters_and_code_tables_learn(inputs):
     network = network_of(inputs)
     add_lora(network.lm, Lora(rank=2, dropout=0.0))
-    loss, _ = network({"input_ids": torch.tensor([[3, 51, 54]]), "labels": torch.tensor([[-100, 51, 54]])})
+    loss, _ = network({"input_ids": torch.tensor([[3, 51, 54]]), "labels": torch.tensor([[-100, 51, 54]]),
+                       "weight": torch.tensor(1.0)})
     loss.backward()
     learning = {name for name, weight in network.named_parameters() if weight.grad is not None and weight.grad.any()}
     assert {"codes.weight", "classifier.weight"} <= learning
@@ -129,7 +130,8 @@ def test_with_adapters_the_words_are_frozen_and_adapters_and_code_tables_learn(i
 
 def test_a_batch_without_rows_reaches_all_trainable_weights_and_counts_nothing(inputs):
     network = network_of(inputs)
-    loss, count = network({name: torch.zeros(0, 0, dtype=torch.int64) for name in ("input_ids", "labels")})
+    nothing = torch.zeros(0, 0, dtype=torch.int64)
+    loss, count = network({"input_ids": nothing, "labels": nothing, "weight": torch.tensor(1.0)})
     loss.backward()
     assert (loss.item(), count) == (0.0, 0)
     assert all(weight.grad is not None and not weight.grad.any() for weight in network.parameters())
@@ -275,6 +277,7 @@ def test_test_targets_are_never_read_in_training(inputs, model, accelerator, tmp
     ({"tasks": ("next_item", "sing")}, "tasks is sing; known: next_item, text_to_item, item_to_text"),
     ({"tasks": ("text_to_item",)}, "next_item, which ranking asks for"),
     ({"joint_epochs": 0, "next_epochs": 0}, "both 0"),
+    ({"alignment_weight": 0.0}, "alignment_weight is 0.0; expected more than 0 .*ablation=no_alignment"),
     ({"softmax": "words"}, "softmax is words; known: vocabulary, level"),
     ({"max_tokens": 500}, "max_tokens is 500, but the language model has 128 positions"),
     ({"start": "merged", "backbone": Backbone(pretrained="some/model")}, "set tokenizer.source=dense, or start=fresh"),
