@@ -41,11 +41,12 @@ def read_tree(path: Path) -> Mapping[str, Any]:
     return tree
 
 
-def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """What `dvc exp run -S` would compose from a folder conf/, interpolations resolved, as a nested mapping.
+def compose_tree(conf: Path, overrides: Sequence[str], *, resolve: bool = True) -> dict[str, Any]:
+    """What `dvc exp run -S` would compose from a folder conf/, as a nested mapping.
 
     Args:
         overrides: as after -S, e.g. ``paper=tiger``, ``seed=7``.
+        resolve: whether a value that follows another key is that key's value, not its name in ``${...}``.
 
     Raises:
         ValueError: if a group, preset or key does not exist, in one line.
@@ -57,7 +58,7 @@ def compose_tree(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
-            return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+            return OmegaConf.to_container(compose("config", list(overrides)), resolve=resolve)
     except (HydraException, OmegaConfBaseException) as error:
         said = " ".join(str(error).split()).split(" Config search path")[0]
         raise ValueError(f"conf/: {said}") from error

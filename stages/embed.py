@@ -1,6 +1,5 @@
 """Turn items, and users where the source models them, into vectors."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +20,14 @@ def main(source: Annotated[str, typer.Option()], items: PathOption, split: PathO
     config = load_params(params)
     embedding = embedding_for(source)
     options = config.embed.options[source].parse(embedding.Config)
-    key = checkpoint_key(f"embed-{source}", (options, config.decode.filter_history, config.seed), [items, split])
+    key = checkpoint_key(f"embed-{source}", (options, config.seed), [items, split])
     accelerator = make_accelerator("fp32")
     main_process = accelerator.is_main_process
     with open_checkpoints(checkpoint_root(), key, main_process) as checkpoints:
         with measure_stage(f"embed@{source}", timing, config.stages, main_process) as measured:
             catalogue = artifacts.read_catalogue(items)
-            held = replace(artifacts.read_split(split), filter_history=config.decode.filter_history)
-            embedded = embedding.embed_items(catalogue, held, options, checkpoints=checkpoints,
-                                             accelerator=accelerator, seed=config.seed)
+            embedded = embedding.embed_items(catalogue, artifacts.read_split(split), options,
+                                             checkpoints=checkpoints, accelerator=accelerator, seed=config.seed)
             if main_process:
                 artifacts.write_embedding(out, embedded)
             measured["items"] = len(catalogue)

@@ -4,13 +4,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_lib.cli import compose
 from pipeline_lib.params_file import params_from_tree, read_params
 
 
 @pytest.fixture
 def tree():
-    from pipeline_lib.cli import compose
-
     return copy.deepcopy(yaml.safe_load(compose([])))
 
 
@@ -27,6 +26,14 @@ def test_the_stages_are_those_of_the_dag(tree, sources):
     at = dag.index("embed")
     tree["embed"]["sources"] = sources
     assert list(params_from_tree(tree).stages) == [*dag[:at], *(f"embed@{source}" for source in sources), *dag[at + 1:]]
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_sources_that_rank_users_choose_epochs_by_the_rule_that_lists_are_made_by(rule):
+    embed = yaml.safe_load(compose([f"decode.filter_history={rule}"]))["embed"]
+    found = {source: embed[source]["filter_history"] for source in embed["sources"] + ["sasrec", "lightgcn", "mf"]
+             if "filter_history" in embed[source]}
+    assert found == {"sasrec": rule, "lightgcn": rule, "mf": rule}
 
 
 @pytest.mark.parametrize(("path", "value", "message"), [

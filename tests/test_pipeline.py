@@ -57,7 +57,7 @@ def test_metrics_hold_every_group_and_the_baselines(project):
     ("training.learning_rate=0.1", {"finetune"}),
     ("decode.beam_size=40", {"decode"}),
     ("decode.kind=soft_beam", {"decode", "evaluate"}),
-    ("decode.filter_history=false", {"embed@text", "finetune", "decode", "evaluate"}),
+    ("decode.filter_history=false", {"finetune", "decode", "evaluate"}),
     ("embed.sasrec.dropout=0.4", set()),
     ("recommender.joint_seq2seq.cycle=3", set()),
     ("evaluate.ks=[5,10]", {"evaluate"}),

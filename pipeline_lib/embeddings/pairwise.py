@@ -35,7 +35,11 @@ CLIP_NORM = 100.0  # far above what a mean over triples reaches: a guard, not a 
 
 @dataclass(frozen=True)
 class PairwiseOptions:
-    """What both are told; ``regularisation`` weighs the squared lengths of a triple's three rows."""
+    """What both are told; ``regularisation`` weighs the squared lengths of a triple's three rows.
+
+    ``filter_history``: whether epochs are chosen by lists that leave out the user's history. Where it is false, such a
+    model puts the items of its training first: it is fitted to do so.
+    """
 
     dimensions: int = 64
     learning_rate: float = 5e-3
@@ -45,6 +49,7 @@ class PairwiseOptions:
     patience: int = 5
     validate_every: int = 5
     validate_users: int | None = None
+    filter_history: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,6 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
                  seed: int) -> list[dict[str, float]]:
     """Train in place on `split.train`, keeping the epoch with the best ndcg@10 of validation users, if there are any.
 
-    Where ``split.filter_history`` is false, such a model puts the items of their training first: it is fitted to do so.
-
     Args:
         vectors_of: the model -> what it ranks validation users with.
 
@@ -133,7 +136,8 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
     log.info("%d users, %d items, %d different interactions, %d validation users", len(model.users), split.num_items,
              len(pairs), len(cases))
     return fit(model, batches=batches, collate=lambda batch: {"triples": torch.from_numpy(batch)},
-               validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, split)),
+               validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, split,
+                                                                        options.filter_history)),
                held_out=cases, params=training, checkpoints=checkpoints, accelerator=accelerator)
 
 
@@ -207,14 +211,14 @@ def distinct_values(histories: Ragged) -> Ragged:
     return Ragged(values.astype(np.int32), np.searchsorted(rows, np.arange(len(histories) + 1)))
 
 
-def _measure(vectors: Vectors, cases: Cases, split: Split) -> dict[str, float]:
+def _measure(vectors: Vectors, cases: Cases, split: Split, filter_history: bool) -> dict[str, float]:
     """NDCG and recall of the best items of each case."""
     users = user_states(vectors, cases, split)[cases.users]
     found = []
     for start in range(0, len(cases), VALIDATION_BATCH):
         rows = np.arange(start, min(start + VALIDATION_BATCH, len(cases)))
         items, _ = ground(torch.from_numpy(users[rows]).to(vectors.items.device), vectors.items, VALIDATION_K,
-                          excluded=cases.histories.take(rows) if split.filter_history else None)
+                          excluded=cases.histories.take(rows) if filter_history else None)
         found += [ranked[ranked >= 0] for ranked in items.cpu().numpy()]
     measured = ranking_metrics(Ragged.from_rows(found), cases.targets, (VALIDATION_K,))
     return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}

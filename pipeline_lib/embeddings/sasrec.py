@@ -41,7 +41,10 @@ CLIP_NORM = 5.0
 
 @dataclass(frozen=True)
 class Config:
-    """Options under ``embed.sasrec``: ``loss`` is full, sampled or bce; ``batch_size`` counts users."""
+    """Options under ``embed.sasrec``: ``loss`` is full, sampled or bce; ``batch_size`` counts users.
+
+    ``filter_history``: whether epochs are chosen by lists that leave out the user's history.
+    """
 
     dimensions: int = 64
     layers: int = 2
@@ -59,6 +62,7 @@ class Config:
     patience: int = 10
     validate_every: int = 1
     validate_users: int | None = None
+    filter_history: bool = True
 
 
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
@@ -88,7 +92,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         batches=lambda epoch: length_bucketed_batches(inputs.lengths, config.batch_size, BUCKET_BATCHES,
                                                       numpy_generator(seed, f"sasrec epoch {epoch}")),
         collate=lambda batch: collate(inputs, labels, batch),
-        validate=lambda trained: validate(trained, held, split.filter_history),
+        validate=lambda trained: validate(trained, held, config.filter_history),
         held_out=held, params=_training_params(config), checkpoints=checkpoints, accelerator=accelerator)
     tensors = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
     users = (split.train_users, split.valid.users, split.test.users)

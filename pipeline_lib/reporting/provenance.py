@@ -36,12 +36,26 @@ def changed_code(folder: Path) -> list[str]:
 
 
 def changed_keys(folder: Path) -> dict[str, Any]:
-    """Keys of params.yaml with other values than its presets compose to, e.g. ``training.epochs``: what -S set."""
+    """Keys of params.yaml with other values than its presets compose to, e.g. ``training.epochs``: what -S set.
+
+    A key that only follows another of them is left out.
+    """
     tree = read_tree(folder / "params.yaml")
     presets = [f"{group}={name}" for group, name in tree["preset"].items()]
     composed = flatten(compose_tree(folder / "conf", presets), joint=".")
-    return {key: value for key, value in flatten(tree, joint=".").items()
-            if key != "seed" and composed.get(key) != value}
+    changed = {key: value for key, value in flatten(tree, joint=".").items()
+               if key != "seed" and composed.get(key) != value}
+    written = flatten(compose_tree(folder / "conf", presets, resolve=False), joint=".")
+    followed = {place: text[2:-1] for place, text in written.items() if str(text).startswith("${")}
+    return {key: value for key, value in changed.items() if not _follows(key, changed, followed)}
+
+
+def _follows(key: str, changed: Mapping[str, Any], followed: Mapping[str, str]) -> bool:
+    for place, other in followed.items():  # a key, or a block of keys
+        if f"{key}.".startswith(f"{place}."):
+            source = other + key[len(place):]
+            return source in changed and changed[source] == changed[key]
+    return False
 
 
 def changed_stages(folder: Path) -> list[str]:

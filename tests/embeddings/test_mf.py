@@ -66,7 +66,7 @@ def test_the_mean_of_neighbours_worked_by_hand():
 def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(tmp_path, filter_history):
     split = block_split()
     repeated = dataclasses.replace(split.valid, targets=split.valid.histories.last(1))
-    embedding = embed(dataclasses.replace(split, valid=repeated, filter_history=filter_history), tmp_path, epochs=3)
+    embedding = embed(dataclasses.replace(split, valid=repeated), tmp_path, epochs=3, filter_history=filter_history)
     assert (embedding.meta["valid_recall@10"] == 0) == filter_history
 
 

@@ -16,7 +16,7 @@ from pipeline_lib.training.device import make_accelerator
 
 NUM_ITEMS, RING = 12, 10  # items 10 and 11 never occur
 SMALL = Config(dimensions=16, layers=1, heads=2, feed_forward=16, dropout=0.1, max_items=6, batch_size=16,
-               learning_rate=0.01, epochs=4)
+               learning_rate=0.01, epochs=4, filter_history=False)
 
 
 def ring_row(start, length):
@@ -37,8 +37,7 @@ def split():
     test = cases(range(46), [row + ring_row(row[-1] + 1, 2) for row in rows]
                  + [ring_row(start, 4) for start in range(5)] + [[3]])
     count = np.bincount(train.values, minlength=NUM_ITEMS).astype(np.int32)
-    return Split(np.arange(40, dtype=np.int32), train, valid, test, count, count > 0, np.ones(NUM_ITEMS, dtype=np.int8),
-                 filter_history=False)
+    return Split(np.arange(40, dtype=np.int32), train, valid, test, count, count > 0, np.ones(NUM_ITEMS, dtype=np.int8))
 
 
 def embed(split, folder, seed=0, **options):
@@ -176,7 +175,7 @@ def test_validation_targets_only_choose_the_epoch(split, tmp_path):
 @pytest.mark.parametrize("filter_history", [True, False])
 def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(split, tmp_path, filter_history):
     repeated = replace(split.valid, targets=split.valid.histories.last(1))
-    embedding = embed(replace(split, valid=repeated, filter_history=filter_history), tmp_path, epochs=1)
+    embedding = embed(replace(split, valid=repeated), tmp_path, epochs=1, filter_history=filter_history)
     assert (embedding.meta["validation"]["recall@10"] == 0) == filter_history
 
 
