@@ -71,6 +71,10 @@ def test_a_run_is_not_recorded_twice_nor_with_other_code_or_params(recorded):
     changed = recorded.run("sidflow", "record", check=False)
     params.write_text(text)
     assert changed.returncode == 1 and "dvc status: decode changed since the run" in changed.stderr
+    params.write_text(text.replace("ablation: none", "ablation: no_cf"))
+    foreign = recorded.run("sidflow", "record", check=False)
+    params.write_text(text)
+    assert foreign.returncode == 1 and "ablation=no_cf is not one of paper=tiger" in foreign.stderr
     assert len(ledger(recorded)) == 1
 
 
