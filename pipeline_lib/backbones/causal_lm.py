@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig, AutoModelForCausalLM, GPT2Config, OPTConfig, PretrainedConfig, PreTrainedModel, Qwen2Config,
@@ -107,6 +105,8 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
     """
     if lora.rank == 0:
         return model.requires_grad_(True)
+    from peft import LoraConfig, inject_adapter_in_model  # seconds, which models without adapters do not need
+
     targets = lora.targets
     if model.config.model_type == "gpt2":
         targets = tuple(dict.fromkeys(GPT2_TARGETS.get(name, name) for name in targets))
@@ -124,13 +124,16 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
 
 def merge_lora(module: nn.Module) -> nn.Module:
     """Add the adapters to the weights that they stand beside, in place, and let all train; outputs do not change."""
-    for name, layer in list(module.named_modules()):
-        if isinstance(layer, LoraLayer):
-            layer.merge()
-            module.set_submodule(name, layer.get_base_layer())
-    for part in module.modules():
-        if isinstance(part, PreTrainedModel):
-            part.__dict__.pop("peft_config", None)  # so that new adapters can follow
+    adapted = [part for part in module.modules() if "peft_config" in part.__dict__]
+    if adapted:
+        from peft.tuners.lora import LoraLayer
+
+        for name, layer in list(module.named_modules()):
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                module.set_submodule(name, layer.get_base_layer())
+        for part in adapted:
+            del part.peft_config  # so that new adapters can follow
     return module.requires_grad_(True)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
+from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, build_causal_lm, load_causal_lm
 from pipeline_lib.backbones.set_lm import SetLM
 from pipeline_lib.backbones.set_t5 import SetT5
 from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
@@ -46,7 +47,7 @@ def new_backbone(options: BackboneOptions) -> tuple[nn.Module, dict[str, Any]]:
     if options.pretrained is None:
         model, text = (_build_t5 if options.backbone == "t5" else _build_lm)(options), torch.empty(0, options.width)
     else:
-        model = load_t5(options.pretrained) if options.backbone == "t5" else _load_lm(options.pretrained)
+        model = load_t5(options.pretrained) if options.backbone == "t5" else load_causal_lm(options.pretrained)
         words = load_text_tokenizer(options.pretrained).encode(PROMPT) if options.prompt else []
         text = model.get_input_embeddings().weight.data[torch.tensor(words, dtype=torch.int64)].clone()
     saved = {**json.loads(model.config.to_json_string()), **NO_WORDS}
@@ -68,15 +69,7 @@ def _build_t5(options: BackboneOptions) -> T5ForConditionalGeneration:
                     options.dropout)
 
 
-def _load_lm(name_or_folder: str) -> PreTrainedModel:
-    from pipeline_lib.backbones.causal_lm import load_causal_lm  # and peft: seconds, which a T5 does not need
-
-    return load_causal_lm(name_or_folder)
-
-
 def _build_lm(options: BackboneOptions) -> PreTrainedModel:
-    from pipeline_lib.backbones.causal_lm import Backbone, build_causal_lm
-
     backbone = Backbone(None, options.family, options.layers, options.heads, options.width, options.feed_forward,
                         options.dropout, vocabulary=1, max_positions=options.max_positions)
     return build_causal_lm(backbone, 1, 0, 0)
@@ -86,8 +79,6 @@ def _assembled(model: PreTrainedModel, text: Tensor, options: BackboneOptions) -
     sparse, shared = options.attention == "sparse", options.positions == "shared"
     if options.backbone == "t5":
         return SetT5(model, text, sparse=sparse, causal=options.history == "causal", shared=shared)
-    from pipeline_lib.backbones.causal_lm import Lora, add_lora
-
     lora = Lora(options.lora_rank, options.lora_alpha, options.lora_dropout, options.lora_targets)
     add_lora(model, lora)  # in place
     return SetLM(_body(model), text, sparse=sparse, shared=shared, trains_text=not lora.rank)
