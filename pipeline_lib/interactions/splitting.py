@@ -65,8 +65,9 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
             user's history. Several targets a user.
         by_user: some users are for test, some for validation, the others for training; held-out users have their last
             item as target and all before it as history (STORE).
-        given: the parts of a file. Without a valid part, each user's last training item (a random one where there is no
-            order) becomes the validation target if another is left.
+        given: the parts of a file. Without a valid part, each user's last training item becomes the validation target
+            if another is left. Where neither file nor data have an order, histories get a random one: that of the rows
+            of a file means nothing, and what learns from it is misled.
 
     ``max_history`` cuts histories before all this. ``unseen_user_share`` of the users, those with the shortest
     histories that can be evaluated, are taken out of training and validation: all but their test targets is history.
@@ -86,15 +87,15 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
         ValueError: if the kind does not fit the order of the data, or a part is empty.
     """
     _refuse(options, order)
-    log = (_given_log(interactions, num_items, given, order) if options.kind == "given" else
+    rng = numpy_generator(seed, "split")
+    log = (_given_log(interactions, num_items, given, order, rng) if options.kind == "given" else
            _Log(*(interactions[name].to_numpy() for name in ("user", "item", "timestamp")),
                 np.zeros(len(interactions), np.int8)))
     if not len(log.users) or (np.diff(log.users) < 0).any():
         raise ValueError("interactions are empty or not sorted by user; re-run ingest")
     if options.max_history is not None:
         log = log.take(log.from_end < options.max_history)
-    rng = numpy_generator(seed, "split")
-    log = replace(log, parts=_parts(log, options, order, rng))
+    log = replace(log, parts=_parts(log, options, rng))
     if options.unseen_user_share > 0:
         log = replace(log, parts=_without_training(log, options, rng))
     if options.refit:
@@ -129,7 +130,7 @@ def _refuse(options: SplitParams, order: str) -> None:
                          "that sum to 1")
 
 
-def _parts(log: _Log, options: SplitParams, order: str, rng: np.random.Generator) -> np.ndarray:
+def _parts(log: _Log, options: SplitParams, rng: np.random.Generator) -> np.ndarray:
     """``(n,)`` int8."""
     if options.kind == "leave_one_out":
         held_out = np.array([TEST, VALID, TRAIN], np.int8)[np.minimum(log.from_end, 2)]
@@ -138,7 +139,7 @@ def _parts(log: _Log, options: SplitParams, order: str, rng: np.random.Generator
         return _ratio_parts(log, options)
     if options.kind == "by_user":
         return _user_parts(log, options, rng)
-    return log.parts if (log.parts == VALID).any() else _with_validation(log, order, rng)
+    return log.parts if (log.parts == VALID).any() else _with_validation(log)
 
 
 def _ratio_parts(log: _Log, options: SplitParams) -> np.ndarray:
@@ -163,11 +164,9 @@ def _user_parts(log: _Log, options: SplitParams, rng: np.random.Generator) -> np
     return parts
 
 
-def _with_validation(log: _Log, order: str, rng: np.random.Generator) -> np.ndarray:
-    """Hold out one training item of each user that has another: the last, or a random one where there is no order."""
+def _with_validation(log: _Log) -> np.ndarray:
+    """Hold out the last training item of each user that has another."""
     parts, rows = log.parts.copy(), np.flatnonzero(log.parts == TRAIN)
-    if order == "none":
-        rows = rows[np.lexsort((rng.random(len(rows)), log.users[rows]))]
     users = log.users[rows]
     last = np.append(users[1:] != users[:-1], True) & (log.count(log.parts == TRAIN)[users] >= 2)
     parts[rows[last]] = VALID
@@ -198,15 +197,16 @@ def _with_validation_trained(log: _Log, options: SplitParams) -> np.ndarray:
     return np.where(held_out | whole, np.int8(TRAIN), log.parts)
 
 
-def _given_log(interactions: pa.Table, num_items: int, given: pl.DataFrame | None, order: str) -> _Log:
-    """The rows of a split file by user, then position, or else the place of the pair in the interactions."""
+def _given_log(interactions: pa.Table, num_items: int, given: pl.DataFrame | None, order: str,
+               rng: np.random.Generator) -> _Log:
+    """The rows of a split file by user, then position, the place of the pair in the interactions, or by chance."""
     if given is None:
         raise ValueError("params: split.kind=given needs a table; set split.file to a file inside ingest.path")
     users, items = given["user"].to_numpy(), given["item"].to_numpy()
     if "position" in given.columns:
         times = given["position"].to_numpy()
     elif order == "none":
-        times = np.arange(len(given))
+        times = rng.permutation(len(given))
     else:
         times = first_places(interactions, num_items, users, items)
     sort = np.lexsort((times, users))

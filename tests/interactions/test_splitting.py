@@ -115,6 +115,17 @@ def test_given_split_without_positions_takes_the_order_of_the_interactions():
     assert cases_of(split.test) == {0: ([1, 2, 3], [4], True)}
 
 
+def test_without_order_histories_get_a_random_one_unless_the_file_has_positions():
+    rows = [(user, item, 0) for user in range(8) for item in range(8)] + [(user, 9, 2) for user in range(8)]
+    found = [list(train_of(split_of([[0]], "given", given=given_of(rows), order="none", seed=seed)).values())
+             for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert any(items != sorted(items) for items in found[0]) and len({tuple(items) for items in found[0]}) > 1
+    placed = given_of(rows).with_columns(position=pl.lit(-1) * pl.col("item"))
+    assert set(map(tuple, train_of(split_of([[0]], "given", given=placed, order="none")).values())) == \
+        {(7, 6, 5, 4, 3, 2, 1)}
+
+
 def test_without_order_a_random_training_item_validates():
     rows = [(user, item, 0) for user in range(8) for item in range(8)] + [(user, 9, 2) for user in range(9)]
     rows += [(8, 0, 0)]  # one training item only: it stays
