@@ -26,6 +26,7 @@ from pipeline_lib.training.live import live_curves
 
 log = logging.getLogger(__name__)
 Batches = Callable[[int], Sequence[np.ndarray]]
+FEW_STEPS = 150  # fewer are warned of: SETRec on ml-100k had recall@10 .112 after 48 steps, .168 after 390
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
                                   lr=params.learning_rate)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps_per_epoch = len(batches(1))
+    if params.epochs * steps_per_epoch < FEW_STEPS:
+        log.warning("%d epochs of %d steps are few steps to learn from; lower training.batch_size (%d) or raise "
+                    "training.epochs", params.epochs, steps_per_epoch, params.batch_size)
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
