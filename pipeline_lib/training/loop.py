@@ -73,8 +73,8 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps_per_epoch = len(batches(1))
     if params.epochs * steps_per_epoch < FEW_STEPS:
-        log.warning("%d epochs of %d steps are few steps to learn from; lower training.batch_size (%d) or raise "
-                    "training.epochs", params.epochs, steps_per_epoch, params.batch_size)
+        log.warning("%d epochs of %d steps are few to learn from; lower training.batch_size (%d) or train more epochs",
+                    params.epochs, steps_per_epoch, params.batch_size)
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)

@@ -59,11 +59,11 @@ def test_it_learns_and_ends_with_the_best_epoch(tmp_path):
 
 def test_few_steps_are_warned_of(tmp_path, caplog):
     train(tmp_path / "few")  # 6 epochs of 7 steps
-    assert [line for line in caplog.messages if "few steps" in line] == [
-        "6 epochs of 7 steps are few steps to learn from; lower training.batch_size (16) or raise training.epochs"]
+    assert [line for line in caplog.messages if "are few" in line] == [
+        "6 epochs of 7 steps are few to learn from; lower training.batch_size (16) or train more epochs"]
     caplog.clear()
     train(tmp_path / "many", replace(PARAMS, epochs=22, patience=1))  # 154 steps, though it may stop earlier
-    assert not [line for line in caplog.messages if "few steps" in line]
+    assert not [line for line in caplog.messages if "are few" in line]
 
 
 def train_to_figures(folder: Path, losses: list[float], seen: list[torch.Tensor], stop_at: int | None = None):
