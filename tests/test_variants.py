@@ -226,6 +226,13 @@ def test_a_source_of_texts_on_data_without_text_is_refused_before_anything_runs(
         check_options(params_of("dataset=lastfm", f"paper={paper}"))
 
 
+@pytest.mark.parametrize("paper", ["popularity", "mf", "lightgcn", "sasrec", "tiger_sas", "etegrec", "tokenrec", "e4srec", "p5_cid"])
+def test_methods_that_need_no_text_are_possible_on_data_without_text(paper):
+    params = params_of("dataset=lastfm", f"paper={paper}", "scale=small")
+    check_pipeline(params)
+    check_options(params)
+
+
 def test_every_kind_of_the_registry_has_a_block_of_options_and_the_other_way_round():
     tree = yaml.safe_load(compose([]))
     for axis, table in (("embed", EMBEDDINGS), ("tokenizer", TOKENIZERS), ("recommender", RECOMMENDERS)):
