@@ -1,4 +1,4 @@
-"""How a stage or command starts and how it fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1.
+"""How a stage or command starts, reads its options, and fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1.
 
 To be imported before torch, whose threads read how long to wait for each other once they are loaded.
 """
@@ -6,7 +6,7 @@ To be imported before torch, whose threads read how long to wait for each other 
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import typer
 
@@ -36,3 +36,8 @@ def run_app(app: typer.Typer) -> None:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def listed(values: Iterable[str]) -> list[str]:
+    """Names of an option that may be given several times, each time with several names separated by commas."""
+    return [name.strip() for value in values for name in value.split(",")]

@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from pipeline_lib import artifacts, records
+from pipeline_lib.command import listed
 from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.variants import embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
@@ -24,10 +25,11 @@ Lists = tuple[np.ndarray, np.ndarray]  # items and scores, best first
 
 
 def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
-              history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+              history: Annotated[list[str] | None,
+                                 typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
               k: Annotated[int, typer.Option("-k", help="How many items.")] = 10, params: Path = PARAMS) -> None:
     """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
-    if (user is None) == (history is None):
+    if (user is None) == (not history):
         raise ValueError("give either --user or --history")
     if k < 1:
         raise ValueError(f"-k {k}: ask for 1 or more items")
@@ -36,7 +38,7 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
     if user is not None:
         items, scores = _of_user(user, catalogue, added, k, params)
     else:
-        items, scores = _of_history(history.split(","), catalogue, added, k, params)
+        items, scores = _of_history(listed(history), catalogue, added, k, params)
     for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
         place, known = (item, catalogue) if item < len(catalogue) else (item - len(catalogue), added[0])
         new = "" if known is catalogue else "  (new)"

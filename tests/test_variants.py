@@ -226,7 +226,8 @@ def test_a_source_of_texts_on_data_without_text_is_refused_before_anything_runs(
         check_options(params_of("dataset=lastfm", f"paper={paper}"))
 
 
-@pytest.mark.parametrize("paper", ["popularity", "mf", "lightgcn", "sasrec", "tiger_sas", "etegrec", "tokenrec", "e4srec", "p5_cid"])
+@pytest.mark.parametrize("paper", ["popularity", "mf", "lightgcn", "sasrec", "tiger_sas", "etegrec", "tokenrec", "e4srec",
+                                   "p5_cid"])
 def test_methods_that_need_no_text_are_possible_on_data_without_text(paper):
     params = params_of("dataset=lastfm", f"paper={paper}", "scale=small")
     check_pipeline(params)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib import artifacts, plain_files
+from pipeline_lib.command import listed
 from pipeline_lib.params_file import check_ablation, compose_tree, params_from_tree
 
 PROJECT, CONF = Path(), Path("conf")
@@ -13,7 +14,7 @@ RESULTS, KEPT = Path("reports/results"), Path("reports/results/runs")
 LEDGER, COMPARISON = RESULTS / "ledger.csv", RESULTS / "comparison.csv"
 
 OutOption = Annotated[typer.FileTextWrite, typer.Option(encoding="utf-8", atomic=True)]
-MetricOption = Annotated[str, typer.Option("--metrics", help="Metrics to show, separated by commas.")]
+MetricOption = Annotated[list[str], typer.Option("--metrics", help="Metrics to show, separated by commas.")]
 
 
 def record() -> None:
@@ -31,16 +32,17 @@ def record() -> None:
     typer.echo(f"recorded {what} in {LEDGER}")
 
 
-def results(metrics: MetricOption = "recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,"
-                                    "ndcg@5,ndcg@10,ndcg@20,auc,group_auc,mrr",
+def results(metrics: MetricOption = ("recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,"
+                                     "ndcg@5,ndcg@10,ndcg@20,auc,group_auc,mrr",),
             data: Annotated[str | None, typer.Option(help="Only protocols that start with this name.")] = None,
-            groups: Annotated[str, typer.Option(help="Of published figures, e.g. all,warm,cold")] = "all") -> None:
+            groups: Annotated[list[str], typer.Option(help="Of published figures, e.g. all,warm,cold")] = ("all",),
+            ) -> None:
     """Print recorded runs and the papers' figures, a block a protocol: figures of two protocols never share a row."""
     from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows
 
-    tables, names = plain_files.read_tables(RESULTS), metrics.split(",")
+    tables, names = plain_files.read_tables(RESULTS), listed(metrics)
     rows = recorded_rows(tables.get("ledger", []), names)
-    rows += published_rows(tables.get("published", []), groups.split(","))
+    rows += published_rows(tables.get("published", []), listed(groups))
     rows = [row for row in rows if data is None or row["protocol"].startswith(data)]
     if not rows:
         raise ValueError(f"{RESULTS}: no figures on {data or 'anything'}; `sidflow record` adds those of a run")
@@ -60,15 +62,14 @@ def report(out: OutOption = "reports/report.html") -> None:
 
 
 def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept, e.g. tokenizer.mq.mask")],
-          metrics: Annotated[str, typer.Option("--metrics", help="Separated by commas.")] =
-          "valid.all.recall@10,test.all.recall@10",
+          metrics: MetricOption = ("valid.all.recall@10,test.all.recall@10",),
           out: OutOption = "reports/sweep.svg") -> None:
     """Draw metrics of all experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept."""
     from pipeline_lib.reporting.charts import line_chart
     from pipeline_lib.reporting.results_table import format_table
     from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
 
-    lines = sweep_points(shown_experiments(PROJECT), key, metrics.split(","))
+    lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics))
     values = [value for value, _ in next(iter(lines.values()))]
     typer.echo(format_table([[key, *lines], *([f"{value:g}", *(f"{points[place][1]:.4f}" for points in lines.values())]
                                               for place, value in enumerate(values))]))
@@ -76,14 +77,14 @@ def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept,
     typer.echo(f"wrote {out.name}")
 
 
-def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separated by commas.")],
-            datasets: Annotated[str, typer.Option("--dataset", help="Data sets.")] = "demo",
-            ablations: Annotated[str, typer.Option("--ablation", help="none is the method itself.")] = "none",
-            seeds: Annotated[str, typer.Option("--seed", help="All runs of the first come first.")] = "42",
+def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, separated by commas.")],
+            datasets: Annotated[list[str], typer.Option("--dataset", help="Data sets.")] = ("demo",),
+            ablations: Annotated[list[str], typer.Option("--ablation", help="none is the method itself.")] = ("none",),
+            seeds: Annotated[list[str], typer.Option("--seed", help="All runs of the first come first.")] = ("42",),
             scale: str = "demo",
             overrides: Annotated[list[str] | None, typer.Option("--set", "-S", help="key=value for every run.")] = None,
             reference: Annotated[str | None, typer.Option(help="The method to test the others against.")] = None,
-            metrics: MetricOption = "recall@10,ndcg@10",
+            metrics: MetricOption = ("recall@10,ndcg@10",),
             chart: Annotated[typer.FileTextWrite | None, typer.Option(
                 encoding="utf-8", atomic=True, help="An SVG of the first metric by popularity of the target.")] = None,
             show: Annotated[bool, typer.Option("--show", help="Run nothing; show what is there.")] = False) -> None:
@@ -98,8 +99,9 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
     from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace
     from pipeline_lib.seeding import numpy_generator
 
-    cells = make_grid(datasets.split(","), papers.split(","), scale, ablations.split(","),
-                      [_whole_number(seed) for seed in seeds.split(",")], overrides or [])
+    metrics = listed(metrics)
+    cells = make_grid(listed(datasets), listed(papers), scale, listed(ablations),
+                      [_whole_number(seed) for seed in listed(seeds)], overrides or [])
     methods = list(dict.fromkeys(cell.method for cell in cells))
     if reference is not None and reference not in methods:
         raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
@@ -114,11 +116,11 @@ def compare(papers: Annotated[str, typer.Option("--paper", help="Presets, separa
 
             run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
             outcomes = find_outcomes(cells, KEPT, compose)
-    rows = comparison_rows(outcomes, KEPT, metrics.split(","), reference, numpy_generator(0, "comparison"))
+    rows = comparison_rows(outcomes, KEPT, metrics, reference, numpy_generator(0, "comparison"))
     plain_files.write_csv(COMPARISON, rows)
-    typer.echo(format_comparison(rows, metrics.split(","), reference))
+    typer.echo(format_comparison(rows, metrics, reference))
     if chart is not None:
-        chart.write(_popularity_chart(outcomes, metrics.split(",")[0]))
+        chart.write(_popularity_chart(outcomes, metrics[0]))
         typer.echo(f"wrote {chart.name}")
 
 

@@ -108,7 +108,8 @@ def test_an_item_is_added_and_recommended_without_training(run, project, sidflow
         assert "NEW1" in ids_of(known)
     finally:
         sidflow(folder, "items", "clear")
-    assert ids_of(sidflow(folder, "recommend", "--history", history, "-k", "10")) == before
+    oldest, rest = history.split(",", maxsplit=1)
+    assert ids_of(sidflow(folder, "recommend", "--history", oldest, "--history", rest, "-k", "10")) == before
 
 
 def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp_path):
