@@ -139,6 +139,8 @@ def test_results_show_recorded_runs_and_published_figures_apart(recorded):
     ours = [block for protocol, block in blocks.items() if protocol.startswith("demo")]
     assert len(ours) == 1 and "tiger" in ours[0] and "Table" not in ours[0]
     assert any("ETEGRec" in block for block in blocks.values())
+    unknown = recorded.run("sidflow", "results", "--metrics", "recal@10", check=False)
+    assert unknown.returncode == 1 and unknown.stderr.startswith("error: --metrics recal@10: no figure on anything")
 
 
 def test_codes_and_lists_are_exported_under_the_raw_ids(recorded, tmp_path):

@@ -47,6 +47,8 @@ def results(metrics: MetricOption = ("recall@5,recall@10,recall@20,hit_rate@10,h
     if not rows:
         raise ValueError(f"{RESULTS}: no figures on {data or 'anything'}; `sidflow record` adds those of a run")
     text = format_results(rows, names)
+    if not text:
+        raise ValueError(f"--metrics {','.join(names)}: no figure on {data or 'anything'}; try e.g. recall@10")
     typer.echo(text)
     if "*" in text:
         typer.echo("\n* misprint of the source, see the notes in published.csv")
