@@ -1,4 +1,4 @@
-"""How a stage or command starts, reads its options, and fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1.
+"""How a stage or command starts, reads lists, and fails: one line for a user, a traceback only with SIDFLOW_DEBUG=1.
 
 To be imported before torch, whose threads read how long to wait for each other once they are loaded.
 """
