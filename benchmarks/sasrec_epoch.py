@@ -45,7 +45,7 @@ def packed_batches(users: Ragged) -> list[dict[str, torch.Tensor]]:
 
 
 def prefix_batches(users: Ragged) -> list[dict[str, torch.Tensor]]:
-    _, histories, targets = next_item_examples(users, CONFIG.max_items, every_position=True)
+    _, histories, targets = next_item_examples(users, CONFIG.max_items, train_targets="prefixes")
     lengths, labels = torch.from_numpy(histories.lengths), torch.from_numpy(targets.values).long()
     return [{"inputs": torch.from_numpy(histories.take(batch).padded(0, CONFIG.max_items)),
              "lengths": lengths[batch], "labels": labels[batch]}

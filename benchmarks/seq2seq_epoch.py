@@ -26,7 +26,7 @@ def main() -> None:
     item_tokens = vocabulary.item_tokens(generator.integers(0, CODEBOOK_SIZE, (ITEMS, LEVELS)).astype(np.int32))
     lengths = np.minimum(3 + generator.geometric(1 / 4, USERS), 200)
     users = Ragged.from_rows([generator.integers(0, ITEMS, length) for length in lengths])
-    rows, histories, targets = next_item_examples(users, MAX_ITEMS, every_position=True)
+    rows, histories, targets = next_item_examples(users, MAX_ITEMS, train_targets="prefixes")
     examples = Examples(rows, histories, targets, tokens_of_histories(histories, item_tokens),
                         item_tokens.take(targets.values), ["next_item"] * len(rows))
     torch.manual_seed(0)

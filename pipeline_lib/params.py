@@ -57,7 +57,7 @@ class SplitParams:
 @dataclass(frozen=True)
 class SequencesParams:
     max_items: int = 20
-    train_targets: Literal["prefixes", "last"] = "prefixes"
+    train_targets: Literal["prefixes", "last", "windows"] = "prefixes"
     user_buckets: int = 0
 
 

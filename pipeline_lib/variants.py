@@ -207,6 +207,10 @@ def _check_options(params: Params) -> None:
     if kind == "retrieval_lm" and (options.get("loss"), options.get("similarity")) == ("cosine_margin", "dot"):
         raise ValueError("params: recommender.retrieval_lm.similarity=dot does not fit loss=cosine_margin; set "
                          "recommender.retrieval_lm.loss=full_softmax or in_batch, or similarity=cosine")
+    if params.sequences.train_targets == "windows" and (kind, options.get("loss_on", "all")) != ("instruction_lm", "all"):
+        raise ValueError(f"params: sequences.train_targets=windows does not fit recommender.kind={kind}, which would learn "
+                         "from the last item of a window alone; set it to prefixes, or take recommender.kind="
+                         "instruction_lm with recommender.instruction_lm.loss_on=all, which learns from all of them")
     pretrained = isinstance(options.get("backbone"), Mapping) and options["backbone"].get("pretrained")
     if options.get("start") == "merged" and pretrained and params.tokenizer.source != "dense":
         raise ValueError(f"params: recommender.{kind}.start=merged needs the language model of source dense, but "

@@ -21,10 +21,8 @@ def build_examples(split: Split, identifiers: Identifiers, params: SequencesPara
     Training examples come from training histories alone. Validation and test have one example a user, whose label is
     the first target.
     """
-    if params.train_targets not in ("prefixes", "last"):
-        raise ValueError(f"params: sequences.train_targets is {params.train_targets}; known: prefixes, last")
     vocabulary = _vocabulary_of(identifiers, params)
-    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets == "prefixes")
+    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets)
     if not len(rows):
         raise ValueError("no user has two training items, so there is nothing to learn from; take a milder split")
     parts = {"train": _examples(split.train_users[rows], histories, targets, identifiers.codes, vocabulary)}

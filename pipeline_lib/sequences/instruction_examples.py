@@ -18,13 +18,12 @@ NO_USER = -1
 def build_examples(split: Split, identifiers: Identifiers, params: SequencesParams) -> tuple[dict[str, Examples], dict]:
     """Examples of train, valid and test, and an empty vocabulary.
 
-    Training examples come from training histories alone. With ``train_targets=last`` a user gives one, as in the paper.
+    Training examples come from training histories alone. With ``train_targets=last`` a user gives one, as in the paper;
+    with ``windows`` as many as the whole history fills.
     Behind them stand two of each item, cold ones too, since these read its text and nobody's behaviour: without a user
     or a history, the target being the item.
     """
-    if params.train_targets not in ("prefixes", "last"):
-        raise ValueError(f"params: sequences.train_targets is {params.train_targets}; known: prefixes, last")
-    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets == "prefixes")
+    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets)
     if not len(rows):
         raise ValueError("no user has two training items, so there is nothing to learn from; take a milder split")
     items = np.arange(split.num_items, dtype=np.int32)

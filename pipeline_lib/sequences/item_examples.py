@@ -9,7 +9,7 @@ from pipeline_lib.sequences.histories import next_item_examples
 
 def build_examples(split: Split, identifiers: Identifiers, params: SequencesParams) -> tuple[dict[str, Examples], dict]:
     """Examples of train, valid and test, and an empty vocabulary."""
-    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets == "prefixes")
+    rows, histories, targets = next_item_examples(split.train, params.max_items, params.train_targets)
     parts = {"train": Examples(split.train_users[rows].astype(np.int32), histories, targets)}
     for name, cases in (("valid", split.valid), ("test", split.test)):
         parts[name] = examples_of_cases(cases, identifiers, params)

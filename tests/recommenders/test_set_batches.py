@@ -8,8 +8,8 @@ from pipeline_lib.records import Examples
 from pipeline_lib.sequences.histories import next_item_examples
 
 
-def examples_of(walks, max_items, every_position=True):
-    rows, histories, targets = next_item_examples(Ragged.from_rows(walks), max_items, every_position)
+def examples_of(walks, max_items, train_targets="prefixes"):
+    rows, histories, targets = next_item_examples(Ragged.from_rows(walks), max_items, train_targets)
     return Examples(np.array([7, 3, 5, 9], dtype=np.int32)[rows], histories, targets)
 
 
@@ -36,7 +36,7 @@ def test_one_sample_a_target_has_what_stands_before_it():
 
 
 def test_where_only_the_last_item_is_a_target_so_it_is_here():
-    packed = packed_rows(examples_of(WALKS, max_items=3, every_position=False))
+    packed = packed_rows(examples_of(WALKS, max_items=3, train_targets="last"))
     assert [row.tolist() for row in packed.targets] == [[5], [8], [6]]
     assert packed.collate(np.array([0]))["seen"].tolist() == [[3]]
 

@@ -41,11 +41,6 @@ def test_user_tokens_stand_first(split):
     assert all(row[0] >= tree["user_offset"] and row[-1] == END for part in parts.values() for row in part.input_ids)
 
 
-def test_an_unknown_choice_of_targets_is_refused(split):
-    with pytest.raises(ValueError, match="train_targets is all; known: prefixes, last"):
-        build_examples(split, IDENTIFIERS, SequencesParams(20, "all", 0))
-
-
 def test_histories_of_one_item_leave_nothing_to_learn(split):
     short = Split(split.train_users, Ragged.from_rows([[0], [3]]), split.valid, split.test, split.train_count,
                   split.warm, split.popularity_group)

@@ -39,12 +39,16 @@ def test_one_sample_a_user_and_two_an_item_worked_by_hand(split):
     assert vocabulary == {}
 
 
-def test_prefixes_are_an_option_and_never_silent(split):
+def test_prefixes_are_an_option(split):
     parts, _ = build_examples(split, IDENTIFIERS, SequencesParams(20, "prefixes"))
     assert rows_of(parts["train"])[:4] == [(7, [0], [1], "next_item"), (7, [0, 1], [2], "next_item"),
                                            (7, [0, 1, 2], [3], "next_item"), (9, [1], [4], "next_item")]
-    with pytest.raises(ValueError, match="train_targets is all; known: prefixes, last"):
-        build_examples(split, IDENTIFIERS, SequencesParams(20, "all"))
+
+
+def test_windows_take_a_whole_history_in_pieces(split):
+    parts, _ = build_examples(split, IDENTIFIERS, SequencesParams(2, "windows"))
+    assert rows_of(parts["train"])[:3] == [(7, [0], [1], "next_item"), (7, [1, 2], [3], "next_item"),
+                                           (9, [1], [4], "next_item")]
 
 
 def test_held_out_users_are_in_no_training_example(split):
