@@ -45,8 +45,15 @@ def test_prefixes_are_an_option(split):
                                            (7, [0, 1, 2], [3], "next_item"), (9, [1], [4], "next_item")]
 
 
-def test_windows_take_a_whole_history_in_pieces(split):
+def test_long_histories_that_are_cut_are_named(split, caplog):
+    build_examples(split, IDENTIFIERS, SequencesParams(2, "last"))  # 0 of (0, 1, 2, 3) is left out, nothing of (1, 4)
+    assert caplog.messages == ["17% of the training items stand before their users' last 3 and train nothing; "
+                               "sequences.train_targets=windows takes all"]
+
+
+def test_windows_take_a_whole_history_in_pieces(split, caplog):
     parts, _ = build_examples(split, IDENTIFIERS, SequencesParams(2, "windows"))
+    assert not caplog.messages
     assert rows_of(parts["train"])[:3] == [(7, [0], [1], "next_item"), (7, [1, 2], [3], "next_item"),
                                            (9, [1], [4], "next_item")]
 
