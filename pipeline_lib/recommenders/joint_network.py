@@ -27,6 +27,9 @@ class JointModel(nn.Module):
 
     ``codes (N, L + 1)`` is a buffer, so that a checkpoint's codes and weights belong together. ``vectors (N, D)`` never
     change and are not saved. The last five arguments are those of `joint_seq2seq.Config`.
+
+    Squared errors and distances are in the units of ``vectors`` as they are given, not in those that the tokenizer
+    scales them to: in these the weights of the alignment losses are meant.
     """
 
     def __init__(self, network: Network, vocabulary: Vocabulary, tokenizer: ResidualVAE, vectors: Tensor, codes: Tensor,
@@ -85,13 +88,14 @@ class JointModel(nn.Module):
         if (self.trains_tokenizer or sia_weight or psa_weight) and len(batch["targets"]):
             targets = self.vectors[batch["targets"]]
             semantics, quantized = self.tokenizer(targets)
+            square = self.tokenizer.scale.square()  # of the tokenizer's unit, in squares of that of the vectors
             if self.trains_tokenizer:
                 parts = self.tokenizer.losses(targets, semantics, quantized, self.commitment)
-                losses["quantization"] = parts.reconstruction + parts.quantization
+                losses["quantization"] = (parts.reconstruction + parts.quantization) / square
             if sia_weight:
                 latents = self.sequence_latents(encoded, batch["attention_mask"])[batch["first"]]
                 distances = self.tokenizer.quantizer(latents).distances
-                losses["sia"] = sequence_item_alignment(quantized.distances, distances, self.sia_sign)
+                losses["sia"] = sequence_item_alignment(quantized.distances / square, distances / square, self.sia_sign)
             if psa_weight:
                 preferences = self.preference_adapter(decoded[batch["first"], 0])
                 losses["psa"] = preference_semantic_alignment(preferences, semantics, self.temperature)

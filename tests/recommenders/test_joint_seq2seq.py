@@ -4,6 +4,7 @@ What of the checklist is tested elsewhere: 1, 13 in quantizers/test_residual.py 
 test_alignment.py, 11 in decoding/test_beam.py, 14 in interactions/test_splitting.py and sequences/test_histories.py.
 """
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -204,7 +205,8 @@ def one_by_one(model, examples, rows, sign):
     def distributions(residual):
         for codebook in model.tokenizer.quantizer.codebooks:
             distances = ((residual - codebook) ** 2).sum(dim=1)
-            yield (sign * distances).exp() / (sign * distances).exp().sum()
+            logits = sign * distances / model.tokenizer.scale**2
+            yield logits.exp() / logits.exp().sum()
             residual = residual - codebook[distances.argmin()]
 
     pairs, divergences = [], []
@@ -231,6 +233,33 @@ def test_alignment_losses_are_those_of_one_different_target_after_the_other(inpu
     figures = model.figures()
     assert figures["sia_loss"] == pytest.approx(torch.stack(divergences).mean().item(), rel=1e-4)
     assert figures["psa_loss"] == pytest.approx(contrast.item(), rel=1e-4)
+
+
+@torch.no_grad()
+def unscaled(model):
+    """The same model with a tokenizer that reads vectors as they are given: what adds to latents is smaller by as much."""
+    tokenizer, scale = model.tokenizer, model.tokenizer.scale.item()
+    added = [model.sequence_adapter.weight, model.sequence_adapter.bias, tokenizer.quantizer.codebooks,
+             *(layer.bias for part in (tokenizer.encoder, tokenizer.decoder) for layer in part if hasattr(layer, "bias"))]
+    for weight in added:
+        weight /= scale
+    tokenizer.scale.fill_(1.0)
+    return model
+
+
+def test_losses_are_in_the_units_of_the_vectors_however_the_tokenizer_scales_them(inputs, repeating):
+    vectors = inputs.vectors / 10
+    tensors = {**inputs.identifiers.tensors, "scale": inputs.identifiers.tensors["scale"] * 10}
+    small = replace(inputs, vectors=vectors, identifiers=replace(inputs.identifiers, tensors=tensors))
+    seed_everything(0)
+    model = joint_seq2seq._build(replace(CONFIG, dropout=0.0), small)
+    assert model.tokenizer.scale > 5
+    figures = []
+    for one in (model, unscaled(copy.deepcopy(model))):
+        one.take_turn(recommender=True, tokenizer=True, aligned=True)
+        one(one.batch_of(inputs.examples["train"], repeating))
+        figures.append(one.figures())
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
 
 
 PARTS = ("recommender.t5.encoder", "recommender.t5.decoder", "sequence_adapter", "preference_adapter",
@@ -434,7 +463,7 @@ def test_without_alignment_and_with_a_frozen_tokenizer_it_is_the_plain_encoder_d
 @pytest.mark.slow
 def test_it_learns_what_follows_what(inputs, accelerator, tmp_path):
     model = run(inputs, accelerator, tmp_path, replace(CONFIG, dropout=0.0, cycle=4, tokenizer_learning_rate=1e-3),
-                replace(TRAINING, epochs=40, learning_rate=0.02, batch_size=16, validate_every=10))
+                replace(TRAINING, epochs=60, learning_rate=0.02, batch_size=16, validate_every=10))
     ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
     lists = ranker.rank(inputs.examples["test"], inputs.split.test).rankings[0].items
     assert np.mean([row[0] == target[0] for row, target in zip(lists, inputs.split.test.targets, strict=True)]) > 0.9
