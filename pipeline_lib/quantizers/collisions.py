@@ -8,10 +8,8 @@ import logging
 
 import numpy as np
 
-from pipeline_lib.quantizers.sinkhorn import transport_plan
 
 KINDS = ("suffix", "sinkhorn", "none")
-ROUNDS = 20  # as LC-Rec's and LETTER's code
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,8 @@ def resolve_collisions(codes: np.ndarray, level_sizes: tuple[int, ...], kind: st
         codes: ``(N, L)`` int.
         level_sizes: codewords of each level.
         kind: ``suffix`` adds a level that counts 0, 1, 2 ... within each bucket in item order, its size the largest
-            bucket; ``sinkhorn`` gives colliding items another code of the last level; ``none`` changes nothing.
+            bucket; ``sinkhorn``, called as LC-Rec solves it, gives colliding items other codes of the last level, the
+            nearest that tell them all apart; ``none`` changes nothing.
         last_level_distances: ``(N, K)``, needed by ``sinkhorn`` where items collide: what was left of each item
             before the last level, to the last level's codewords.
 
@@ -82,51 +81,29 @@ def place_in_bucket(codes: np.ndarray) -> np.ndarray:
 
 
 def _reassign_last_level(codes: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Rounds of optimal transport, then nearest free codewords; what no free codeword is left for keeps its code.
+    """Assign the colliding items under each prefix to codewords that no other item holds there, one each.
 
-    A problem holds all colliding items under one prefix and the codewords that no other item holds there. LC-Rec
-    solves one for each bucket over all codewords, which can put an item on the code of one that did not collide.
+    The sum of distances is the smallest there is. LC-Rec and LETTER take the largest entry of each row of Sinkhorn's
+    plan for the same problem, but that gives every codeword an equal share, so that a few items are spread over all of
+    them and the entries nearly tie: codes come out as far from their items as any. They also solve a problem for each
+    bucket over all codewords, which can put an item on the code of one that did not collide.
     """
+    from scipy.optimize import linear_sum_assignment  # not at hand on a worker that only trains
+
     resolved, prefix = codes.copy(), bucket_of_item(codes[:, :-1])
-    remaining = np.flatnonzero(shares_bucket(codes))
-    for _ in range(ROUNDS):
-        before = len(remaining)
-        _transport_once(resolved, prefix, remaining, distances)
-        remaining = np.flatnonzero(shares_bucket(resolved))
-        if len(remaining) in (0, before):
-            break
-    _take_nearest_free(resolved, codes, prefix, remaining, distances)
+    colliding = np.flatnonzero(shares_bucket(codes))
+    colliding = colliding[np.argsort(prefix[colliding], kind="stable")]
+    prefixes, starts = np.unique(prefix[colliding], return_index=True)
+    taken = _taken(codes, prefix, prefixes, colliding, distances.shape[1])
+    for items, held in zip(np.split(colliding, starts[1:]), taken, strict=True):
+        free = np.flatnonzero(~held)
+        rows, columns = linear_sum_assignment(distances[np.ix_(items, free)])
+        resolved[items[rows], -1] = free[columns]  # what is left without a codeword keeps its code
     left = int(shares_bucket(resolved).sum())
     if left:
         log.warning("%d items still share their identifier: their prefix has more items than the last level has "
                     "codewords (%d)", left, distances.shape[1])
     return resolved
-
-
-def _transport_once(codes: np.ndarray, prefix: np.ndarray, items: np.ndarray, distances: np.ndarray) -> None:
-    """Give ``items`` new last codes in ``codes``; problems of equal size are solved together."""
-    items = items[np.argsort(prefix[items], kind="stable")]
-    prefixes, starts, sizes = np.unique(prefix[items], return_index=True, return_counts=True)
-    taken = _taken(codes, prefix, prefixes, items, distances.shape[1])
-    open_problems = ~taken.all(axis=1)
-    for size in np.unique(sizes[open_problems]):
-        problems = np.flatnonzero((sizes == size) & open_problems)
-        rows = items[starts[problems][:, None] + np.arange(size)]  # (problems, size)
-        costs = np.where(taken[problems][:, None, :], np.inf, distances[rows])
-        codes[rows, -1] = transport_plan(costs).argmax(axis=-1)
-
-
-def _take_nearest_free(codes: np.ndarray, original: np.ndarray, prefix: np.ndarray, items: np.ndarray,
-                       distances: np.ndarray) -> None:
-    """In item order, each of ``items`` takes the nearest codeword that nobody under its prefix holds."""
-    prefixes, problem = np.unique(prefix[items], return_inverse=True)
-    taken = _taken(codes, prefix, prefixes, items, distances.shape[1])
-    for item, row in zip(items, problem):
-        if taken[row].all():
-            codes[item, -1] = original[item, -1]
-        else:
-            codes[item, -1] = np.where(taken[row], np.inf, distances[item]).argmin()
-            taken[row, codes[item, -1]] = True
 
 
 def _taken(codes: np.ndarray, prefix: np.ndarray, prefixes: np.ndarray, items: np.ndarray, size: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -37,6 +38,15 @@ def test_sinkhorn_worked_by_hand():
     distances = np.array([[0.0, 1.0, 0.5], [0.0, 5.0, 0.5], [9.0, 9.0, 0.0], [0.0, 9.0, 9.0]])
     resolved, sizes = resolve_collisions(codes, (2, 3), "sinkhorn", distances)
     assert resolved.tolist() == [[0, 1], [0, 0], [0, 2], [1, 0]] and sizes == (2, 3)  # code 2 is held: not on offer
+
+
+def test_a_reassignment_is_the_cheapest_there_is():
+    generator = np.random.default_rng(3)
+    codes, distances = np.array([[0, 5], *[[0, 0]] * 4]), generator.random((5, 6))
+    resolved, _ = resolve_collisions(codes, (1, 6), "sinkhorn", distances)
+    cheapest = min(sum(distances[1 + row, code] for row, code in enumerate(choice))
+                   for choice in itertools.permutations(range(5), 4))  # code 5 is held
+    assert distances[np.arange(1, 5), resolved[1:, 1]].sum() == pytest.approx(cheapest)
 
 
 def test_buckets_are_those_of_whole_rows():
