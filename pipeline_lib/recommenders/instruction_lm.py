@@ -38,6 +38,7 @@ from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
 LOSSES = ("all", "target")
+WARN_ABOVE = 0.05  # share of the items of histories that have no room in a sequence
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     log.info("%d words, %d code tokens, %d of %d parameters train", network.first_code, len(network.level_of_row),
              sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
              sum(weight.numel() for weight in network.parameters()))
+    cut = instructions.share_cut(inputs.examples["train"].histories)
+    if cut > WARN_ABOVE:
+        log.warning("%.0f%% of the items that histories of %d may show have no room in recommender.instruction_lm.max_tokens "
+                    "(%d); raise it, or set numbered=false or a smaller max_items there", 100 * cut, config.max_items,
+                    config.max_tokens)
     rows = _phase(network, instructions, inputs, config, config.tasks, config.joint_epochs, training,
                   checkpoints.part("joint"), accelerator, seed)
     before = {name: value.clone() for name, value in network.state_dict().items()}

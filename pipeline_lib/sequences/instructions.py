@@ -55,6 +55,11 @@ class Instructions:
         line = lengths[self.first_line : self.first_item].max()
         return recent_items(histories, items + line, np.full(len(histories), self.max_tokens - taken), self.max_items)
 
+    def share_cut(self, histories: Ragged) -> float:
+        """Of the most recent ``max_items`` of each history, the share of items that ``max_tokens`` has no room for."""
+        wanted = int(np.minimum(histories.lengths, self.max_items).sum())
+        return 1 - len(self.shortened(histories).values) / wanted if wanted else 0.0
+
     def prompts(self, histories: Ragged) -> Ragged:
         """Token ids of n prompts that ask for the next item of histories of any length."""
         return tokens_of_items(self._history_parts(histories), self.pieces)

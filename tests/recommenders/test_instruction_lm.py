@@ -287,6 +287,13 @@ def test_impossible_options_are_refused(changes, message, inputs, accelerator, t
         trained(inputs, replace(CONFIG, **changes), accelerator, tmp_path)
 
 
+@pytest.mark.parametrize(("max_tokens", "warned"), [(120, False), (16, True)])
+def test_histories_that_have_no_room_are_named(max_tokens, warned, inputs, accelerator, tmp_path, caplog):
+    config = replace(CONFIG, joint_epochs=1, next_epochs=0, tasks=("next_item",), max_tokens=max_tokens)
+    trained(inputs, config, accelerator, tmp_path)
+    assert ("have no room in recommender.instruction_lm.max_tokens" in caplog.text) == warned
+
+
 def test_alignment_without_texts_is_refused(inputs, accelerator, tmp_path):
     with pytest.raises(ValueError, match="names text_to_item, of which there is no example; do items have texts"):
         trained(replace(inputs, catalogue=None), CONFIG, accelerator, tmp_path)

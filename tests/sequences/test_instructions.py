@@ -78,6 +78,13 @@ def test_no_item_is_cut_and_nothing_is_longer_than_allowed(max_tokens):
     assert len(kept[0]) == min(20, room // (2 + len("\n(10)")))
 
 
+def test_the_share_without_room_worked_by_hand():
+    room_for_two = len(HISTORY) + len(NEXT) + 2 + 2 * 3
+    made = instructions(texts=[], numbered=False, max_tokens=room_for_two)
+    assert made.share_cut(Ragged.from_rows([[0, 1, 2, 3], [1], []])) == 0.25  # of the last three, and of one
+    assert made.share_cut(Ragged.from_rows([[]])) == 0
+
+
 def test_lengths_are_those_of_the_sequences():
     made, histories, targets = instructions(), Ragged.from_rows([[0, 1, 1, 2, 3], [], [3]]), np.array([2, 1, 0])
     for task in (NEXT_ITEM, TEXT_TO_ITEM, ITEM_TO_TEXT):
