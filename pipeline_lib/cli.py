@@ -81,10 +81,15 @@ def check(overrides: Annotated[list[str] | None,
 def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3,
          k: Annotated[int, typer.Option("-k", "--k", help="Items a user.")] = 5) -> None:
     """Print the metrics of the last run and some users' recommendations, with titles."""
+    from pipeline_lib.reporting.provenance import changed_stages
     from pipeline_lib.reporting.recommendations import format_metrics, format_recommendations
 
-    metrics = plain_files.read_json(METRICS)
+    metrics, stages = plain_files.read_json(METRICS), changed_stages(Path())
     typer.echo(format_metrics(metrics))
+    if stages:
+        typer.echo(f"these are the figures of the last run that was finished; dvc status: {', '.join(stages)} changed "
+                   "since, so no lists are shown; `dvc repro` makes them again", err=True)
+        return
     if "scoring" in metrics:  # candidates were scored: there are no lists
         return
     catalogue, split = artifacts.read_catalogue(ITEMS), artifacts.read_split(SPLIT)

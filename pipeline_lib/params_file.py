@@ -73,6 +73,7 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
         raise ValueError(f"params: {missing[0]} is missing; run `sidflow params` to compose params.yaml anew")
     plain = {name: parse(typing.get_type_hints(Params)[name], tree[name], name)
              for name in ("ingest", "split", "sequences", "training", "decode", "evaluate")}
+    _check_ranges(tree)
     blocks = [_blocks(tree[axis], config, axis) for axis, config in
               (("embed", EmbedParams), ("tokenizer", TokenizerParams), ("recommender", RecommenderParams))]
     return Params(
@@ -85,6 +86,23 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
         blocks={options.where: options for axis in blocks for options in axis.values()},
         **plain,
     )
+
+
+def _check_ranges(tree: Mapping[str, Any]) -> None:
+    """Refuse numbers that no stage can work with; types are right by now."""
+    lowest = {"seed": 0, "sequences.max_items": 1, "training.epochs": 1, "training.batch_size": 1,
+              "training.validate_every": 1, "training.bucket_batches": 1, "decode.beam_size": 1, "decode.top_k": 1,
+              "decode.batch_size": 1, "ingest.max_bad_rows": 0, "ingest.k_core.user": 0,
+              "ingest.k_core.item": 0}
+    for key, least in lowest.items():
+        value: Any = tree
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"params: {key} is {value}; expected {least} or more")
+    wrong = [k for k in tree["evaluate"].get("ks", ()) if k < 1]
+    if wrong:
+        raise ValueError(f"params: evaluate.ks has {wrong[0]}; expected lengths of lists, 1 or more")
 
 
 def check_ablation(params: Params) -> None:

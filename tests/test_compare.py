@@ -79,7 +79,7 @@ def test_a_run_is_not_recorded_twice_nor_with_other_code_or_params(recorded):
 
 
 def test_a_comparison_takes_what_is_cached_and_names_what_fails(recorded):
-    grid = ["--paper", "tiger,nothing", "--seed", "42", "--seed", "43",
+    grid = ["--paper", "tiger", "--dataset", "demo,beauty", "--seed", "42", "--seed", "43",
             *chain.from_iterable(("-S", key) for key in TINY)]
     shown = recorded.run("sidflow", "compare", *grid, "--show", "--chart", "groups.svg").stdout
     chart = recorded.folder / "groups.svg"
@@ -87,14 +87,16 @@ def test_a_comparison_takes_what_is_cached_and_names_what_fails(recorded):
     chart.unlink()
     assert "tiger: not run" in shown and "1 of 2" in shown  # the recorded run is that of seed 42
     shutil.rmtree(next(recorded.folder.glob("reports/results/runs/demo-tiger*")))
-    del grid[4:6]
-    done = recorded.run("sidflow", "compare", *grid)
-    assert "Running stage" not in done.stderr and "nothing: failed: conf/: " in done.stdout
+    assert not (recorded.folder / "reports/results/comparison.csv").exists()  # nothing ran
+    del grid[6:8]
+    done = recorded.run("sidflow", "compare", *grid, check=False)
+    assert done.returncode == 1 and "tiger: failed: data/raw/beauty: not in git and not added to DVC" in done.stdout
+    assert "Running stage" not in done.stderr and f"with {' '.join(TINY)}" in done.stdout
     (row,) = ledger(recorded)
     assert f"{float(row['test/all/recall@10']):.4f}" in done.stdout and "1 of 1" in done.stdout
     written = (recorded.folder / "reports/results/comparison.csv").read_text()
-    tiger, nothing, popularity, random = csv.DictReader(written.splitlines())
-    assert tiger["recall@10"] == row["test/all/recall@10"] and nothing["status"].startswith("failed")
+    tiger, absent, popularity, random = csv.DictReader(written.splitlines())
+    assert tiger["recall@10"] == row["test/all/recall@10"] and absent["status"].startswith("failed")
     assert [popularity["method"], random["method"]] == ["baseline: popularity", "baseline: random"]
     assert float(popularity["recall@10"]) > float(random["recall@10"])
     assert tiger.get("seconds", "") == ""  # nothing ran, so nothing was timed

@@ -1,5 +1,6 @@
 """`sidflow record`, `results`, `report`, `sweep`, `compare` and `export`: what is done with a finished run."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,11 @@ import typer
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.command import listed
 from pipeline_lib.params_file import check_ablation, compose_tree, params_from_tree
+from pipeline_lib.parsing import known_names
 
 PROJECT, CONF = Path(), Path("conf")
 RESULTS, KEPT = Path("reports/results"), Path("reports/results/runs")
+log = logging.getLogger(__name__)
 LEDGER, COMPARISON = RESULTS / "ledger.csv", RESULTS / "comparison.csv"
 
 OutOption = Annotated[typer.FileTextWrite, typer.Option(encoding="utf-8", atomic=True)]
@@ -75,7 +78,8 @@ def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept,
     values = [value for value, _ in next(iter(lines.values()))]
     typer.echo(format_table([[key, *lines], *([f"{value:g}", *(f"{points[place][1]:.4f}" for points in lines.values())]
                                               for place, value in enumerate(values))]))
-    out.write(line_chart(lines, x=key, y="metric").decode())
+    drawn = line_chart(lines, x=key, y="metric").decode()
+    out.write(drawn)
     typer.echo(f"wrote {out.name}")
 
 
@@ -93,21 +97,27 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
     """Run presets x data sets x ablations x seeds, one after the other, and compare them over users and seeds.
 
     Runs happen in a clone of the project at HEAD, with its DVC cache; finished ones are kept under reports/results/runs
-    and not run again, so after an interruption the same command goes on.
+    and not run again, so after an interruption the same command goes on. The exit status is 1 where a run failed.
     """
     from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
     from pipeline_lib.reporting.comparison_text import format_comparison
     from pipeline_lib.reporting.finished_run import keep_timings
+    from pipeline_lib.reporting.provenance import changed_code
     from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace
     from pipeline_lib.seeding import numpy_generator
 
     metrics = listed(metrics)
     cells = make_grid(listed(datasets), listed(papers), scale, listed(ablations),
                       [_whole_number(seed) for seed in listed(seeds)], overrides or [])
+    _check_names(cells)
     methods = list(dict.fromkeys(cell.method for cell in cells))
     if reference is not None and reference not in methods:
         raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
-    _check_ablations(cells)
+    _check_cells(cells, metrics)
+    changed = changed_code(PROJECT)
+    if changed:
+        log.warning("%s: not as committed, and so no part of these runs, which are those of HEAD",
+                    ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""))
     if show:
         outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(CONF, cell.composition)))
     else:
@@ -119,11 +129,15 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
             run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
             outcomes = find_outcomes(cells, KEPT, compose)
     rows = comparison_rows(outcomes, KEPT, metrics, reference, numpy_generator(0, "comparison"))
-    plain_files.write_csv(COMPARISON, rows)
-    typer.echo(format_comparison(rows, metrics, reference))
+    if not show:
+        plain_files.write_csv(COMPARISON, rows)
+    typer.echo(format_comparison(rows, metrics, reference, overrides or ()))
     if chart is not None:
-        chart.write(_popularity_chart(outcomes, metrics[0]))
+        drawn = _popularity_chart(outcomes, metrics[0])
+        chart.write(drawn)  # opened here, so that a chart that cannot be drawn takes none away
         typer.echo(f"wrote {chart.name}")
+    if not show and any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def _popularity_chart(outcomes, metric: str) -> str:
@@ -147,9 +161,14 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
     from pipeline_lib.reporting.export import codes_table, recommendations_table, write_export
     from pipeline_lib.reporting.finished_run import PREDICTIONS
     from pipeline_lib.reporting.page_of_run import ITEMS, USERS, final_codes
+    from pipeline_lib.reporting.provenance import changed_stages
 
     if codes is None and recommendations is None:
         raise ValueError("nothing to export: give --codes FILE, --recommendations FILE, or both")
+    stages = changed_stages(PROJECT)
+    if stages:
+        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
+                         "`dvc repro`, then export")
     item_ids = artifacts.read_catalogue(PROJECT / ITEMS).item_ids
     if codes is not None:
         made = final_codes(PROJECT)
@@ -164,13 +183,32 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
         typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
 
 
-def _check_ablations(cells) -> None:
+def _check_names(cells) -> None:
+    """Refuse presets that conf/ does not have, and -S for what has an option of its own."""
+    for group in ("dataset", "paper", "scale", "ablation"):
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        for name in dict.fromkeys(getattr(cell, group) for cell in cells):
+            if name not in known:
+                raise ValueError(f"--{group} {name}: no such preset in {CONF / group}; {known_names(name, known)}")
+    for override in cells[0].overrides:
+        name = override.split("=")[0].strip("+~")
+        if name in ("dataset", "paper", "scale", "ablation", "seed"):
+            raise ValueError(f"-S {override}: give it as --{name}, by which runs are told apart")
+
+
+def _check_cells(cells, metrics: list[str]) -> None:
+    """Refuse another paper's ablations, and metrics at a length that no run measures, before anything runs."""
     for cell in {(cell.paper, cell.ablation): cell for cell in cells}.values():
         try:
             params = params_from_tree(compose_tree(CONF, cell.composition))
         except ValueError:  # such a cell is a failed one, and does not keep the others from running
             continue
         check_ablation(params)
+        for metric in metrics:
+            length = metric.partition("@")[2]
+            if length and params.decode.kind != "score" and length not in map(str, params.evaluate.ks):
+                raise ValueError(f"--metrics {metric}: evaluate.ks has {', '.join(map(str, params.evaluate.ks))}; take one "
+                                 f"of these, or set -S 'evaluate.ks=[...]'")
 
 
 def _run_cell(workspace: Path, cell, params):

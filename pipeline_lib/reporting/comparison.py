@@ -60,9 +60,10 @@ class Outcome:
 
 def make_grid(datasets: Sequence[str], papers: Sequence[str], scale: str, ablations: Sequence[str],
               seeds: Sequence[int], overrides: Sequence[str] = ()) -> list[Cell]:
-    """All cells, the first seed of everything before the second of anything."""
-    return [Cell(dataset, paper, scale, ablation, seed, tuple(overrides)) for seed in seeds for dataset in datasets
-            for paper in papers for ablation in ablations]
+    """All cells, each once, the first seed of everything before the second of anything."""
+    cells = [Cell(dataset, paper, scale, ablation, seed, tuple(overrides)) for seed in seeds for dataset in datasets
+             for paper in papers for ablation in ablations]
+    return list(dict.fromkeys(cells))
 
 
 def run_grid(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params],

@@ -25,8 +25,12 @@ def readable_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> 
     return lines
 
 
-def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], reference: str | None) -> str:
-    """Text: a block a data set, scale and protocol, with what failed or is missing, and seconds of each stage."""
+def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], reference: str | None,
+                      overrides: Sequence[str] = ()) -> str:
+    """Text: a block a data set, scale and protocol, with what failed or is missing, and seconds of each stage.
+
+    ``overrides``: what all runs have set beyond their presets.
+    """
     blocks = []
     for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
         members = [row for row in rows if (row["dataset"], row["scale"]) == key]
@@ -35,6 +39,7 @@ def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str],
             same = [row for row in members if row["protocol"] == protocol
                     or (not row["protocol"] and protocol == (protocols or [""])[0])]
             head = f"{key[0]}, scale {key[1]}" + (f": {heading(protocol)}" if protocol else "")
+            head += f"\nwith {' '.join(overrides)}" if overrides else ""
             parts = [head, format_table(readable_rows(same, metrics))]
             parts += [f"{row['method']}: {row['status']}" for row in same if row["status"] != "done"]
             parts += dict.fromkeys(row[f"{metric} untested"] for row in same for metric in metrics

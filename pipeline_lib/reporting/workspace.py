@@ -6,6 +6,7 @@ The clone stands at the project's HEAD: work in the project's own folder goes on
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,12 +90,29 @@ def _run(command: Sequence[str], folder: Path, project: Path) -> None:
     env.setdefault("SIDFLOW_CHECKPOINTS", str((project / ".sidflow/checkpoints").resolve()))
     lines = []
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True) as process:
+                          text=True, start_new_session=True) as process, _ended_with_us(process):
         for line in process.stdout:
             lines.append(line.rstrip())
             sys.stderr.write(line)
     if process.returncode:
         raise RuntimeError(one_line_error([line for line in lines if line]))
+
+
+@contextlib.contextmanager
+def _ended_with_us(process: subprocess.Popen) -> Iterator[None]:
+    """Whatever ends us, Ctrl-C or SIGTERM, ends the command and all that it started, which else runs on and holds locks."""
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,6 +10,7 @@ Tensors: ``means (v, D)``, ``components (v, d, D)``, ``codebooks (v, K, d)``.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -79,10 +80,11 @@ def encode_items(vectors: np.ndarray, tensors: Mapping[str, np.ndarray], config:
     Raises:
         ValueError: if the tokenizer was trained on vectors of another shape.
     """
-    parts = by_position(vectors, config["positions"])
-    if list(parts.shape[1:]) != list(config["shape"]):
-        raise ValueError(f"items have vectors of shape {parts.shape[1:]}, but the tokenizer was trained on "
-                         f"{tuple(config['shape'])}; embed them with the same source")
+    shape = tuple(config["shape"])
+    if vectors.shape[1:] not in (shape, (math.prod(shape),)):
+        raise ValueError(f"items have vectors of shape {vectors.shape[1:]}, but the tokenizer was trained on "
+                         f"{shape}; embed them with the same source")
+    parts = np.ascontiguousarray(vectors.reshape(len(vectors), *shape), dtype=np.float32)
     return _nearest(_project(parts, tensors), tensors["codebooks"])
 
 

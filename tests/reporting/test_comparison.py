@@ -60,6 +60,10 @@ def test_means_spreads_and_paired_tests_worked_by_hand(tmp_path):
     assert good["seeds"] == "2 of 2"
 
 
+def test_a_cell_that_is_asked_for_twice_is_there_once():
+    assert make_grid(["shop"], ["good", "plain", "good"], "demo", ["none"], [1, 2, 1]) == GRID
+
+
 def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
     class Stopped(Runs):
         def __call__(self, cell, params):

@@ -16,8 +16,19 @@ def test_points_stand_in_the_order_of_values_and_equal_values_are_averaged():
     assert points == {"test.all.recall@10": [(0.2, 0.1), (0.4, pytest.approx(0.3))]}
 
 
+def test_a_sweep_is_of_one_method_on_one_data_set_and_counts_no_run_twice():
+    shown = """Experiment,State,recall,mask,preset.dataset,tokenizer.kind
+,,0.4,0.2,shop,mq
+a,Success,0.4,0.2,shop,mq
+b,Success,0.6,0.2,shop,mq
+c,Success,0.9,0.2,shop,rqvae
+d,Success,0.8,0.2,demo,mq
+"""
+    assert sweep_points(shown, "mask", ["recall"]) == {"recall": [(0.2, pytest.approx(0.5))]}
+
+
 @pytest.mark.parametrize(("key", "message"),
-                         [("masks", "has no column masks"), ("Experiment", "no experiment has numbers")])
+                         [("masks", "has no column masks"), ("Experiment", "has numbers for Experiment")])
 def test_a_sweep_that_is_not_there_is_refused(key, message):
     with pytest.raises(ValueError, match=message):
         sweep_points(SHOWN, key, ["test.all.recall@10"])

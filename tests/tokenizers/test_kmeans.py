@@ -86,6 +86,8 @@ def test_written_tokenizers_encode_new_items(identifiers, vectors, tmp_path):
     write_identifiers(tmp_path / "tokens", identifiers)
     read = read_identifiers(tmp_path / "tokens")
     assert np.array_equal(encode_items(vectors[5:7], read.tensors, read.config), identifiers.codes[5:7])
+    flat = vectors[5:7].reshape(2, -1)  # as all other tokenizers take several vectors an item
+    assert np.array_equal(encode_items(flat, read.tensors, read.config), identifiers.codes[5:7])
     with pytest.raises(ValueError, match=r"shape \(3, 5\), but the tokenizer was trained on \(3, 6\)"):
         encode_items(vectors[..., :5], read.tensors, read.config)
 
