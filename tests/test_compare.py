@@ -68,8 +68,14 @@ def test_a_run_is_not_recorded_twice_nor_with_other_code_or_params(recorded):
     params = recorded.folder / "params.yaml"
     text = params.read_text()
     params.write_text(text.replace("beam_size: 30", "beam_size: 31"))
-    changed = recorded.run("sidflow", "record", check=False)
+    changed, exported = (recorded.run("sidflow", *command, check=False)
+                         for command in (("record",), ("export", "--codes", "codes.csv")))
+    shown = recorded.run("sidflow", "show")
+    recorded.run("sidflow", "report")
     params.write_text(text)
+    assert "decode changed since the run, so its files are not of one run" in exported.stderr
+    assert "dvc status: decode changed" in shown.stderr and "recall@10" in shown.stdout
+    assert "Not of one run: decode changed" in (recorded.folder / "reports/report.html").read_text(encoding="utf-8")
     assert changed.returncode == 1 and "dvc status: decode changed since the run" in changed.stderr
     params.write_text(text.replace("ablation: none", "ablation: no_cf"))
     foreign = recorded.run("sidflow", "record", check=False)
@@ -143,6 +149,8 @@ def test_results_show_recorded_runs_and_published_figures_apart(recorded):
     assert any("ETEGRec" in block for block in blocks.values())
     unknown = recorded.run("sidflow", "results", "--metrics", "recal@10", check=False)
     assert unknown.returncode == 1 and unknown.stderr.startswith("error: --metrics recal@10: no figure on anything")
+    group = recorded.run("sidflow", "results", "--groups", "warn", check=False)
+    assert group.returncode == 1 and "known: all, cold, seen, unseen, warm; did you mean warm?" in group.stderr
 
 
 def test_codes_and_lists_are_exported_under_the_raw_ids(recorded, tmp_path):

@@ -44,6 +44,10 @@ def results(metrics: MetricOption = ("recall@5,recall@10,recall@20,hit_rate@10,h
     from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows
 
     tables, names = plain_files.read_tables(RESULTS), listed(metrics)
+    known = {figure["group"] for figure in tables.get("published", [])}
+    unknown = [group for group in listed(groups) if known and group not in known]
+    if unknown:
+        raise ValueError(f"--groups {unknown[0]}: no published figure is of it; {known_names(unknown[0], sorted(known))}")
     rows = recorded_rows(tables.get("ledger", []), names)
     rows += published_rows(tables.get("published", []), listed(groups))
     rows = [row for row in rows if data is None or row["protocol"].startswith(data)]

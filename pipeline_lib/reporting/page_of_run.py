@@ -1,6 +1,7 @@
 """The report: everything that one page shows of the run in a project folder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ def report_page(folder: Path, results: Path) -> str:
     rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
     user_ids = artifacts.read_user_ids(folder / USERS)
     counts = (len(user_ids), len(artifacts.read_interactions(folder / INTERACTIONS)))
+    changed = changed_stages(folder)
     sections = [
-        run_section(metrics, run_facts(run.tree["row"], _kinds(params))),
-        _pipeline_section(folder, stages, timing),
+        _warned(run_section(metrics, run_facts(run.tree["row"], _kinds(params))), changed),
+        _pipeline_section(folder, stages, timing, changed),
         data_section(catalogue, split, *counts),
         codes_section(plain_files.read_json(folder / TOKENIZER), plots.get("code_usage", []), final_codes(folder),
                       names, params.tokenizer.kind),
@@ -74,11 +76,20 @@ def report_page(folder: Path, results: Path) -> str:
     return render_page(f"sidflow: {run.tree['row']['paper']} on {run.tree['row']['dataset']}", sections)
 
 
-def _pipeline_section(folder: Path, stages: Sequence[Stage], timing: Mapping[str, Mapping[str, Any]]) -> Section:
+def _warned(section: Section, changed: Sequence[str]) -> Section:
+    """With a note above it where the files at hand may be those of several runs."""
+    if not changed:
+        return section
+    note = f"Not of one run: {', '.join(changed)} changed since the last one was finished; `dvc repro`, then report."
+    return replace(section, body=paragraph(note, note=True) + section.body)
+
+
+def _pipeline_section(folder: Path, stages: Sequence[Stage], timing: Mapping[str, Mapping[str, Any]],
+                      changed: Sequence[str]) -> Section:
     captions = {name: f"{entry['seconds']:,.1f} s" for name, entry in timing.items()}
     caption = "<figcaption>What reads what, and the seconds that each stage took.</figcaption>"
     body = f"<figure>{draw_dag(stages, captions)}{caption}</figure>"
-    changes = [f"{name} changed since the run" for name in changed_stages(folder)]
+    changes = [f"{name} changed since the run" for name in changed]
     changes += [f"{name} differs from HEAD" for name in changed_code(folder)]
     note = f"Not reproducible from the revision alone: {'; '.join(changes)}." if changes else \
         "All files are those of dvc.lock, and the code is that of the revision."
