@@ -8,7 +8,6 @@ import logging
 
 import numpy as np
 
-
 KINDS = ("suffix", "sinkhorn", "none")
 
 log = logging.getLogger(__name__)
