@@ -28,8 +28,8 @@ def shown_experiments(project: Path) -> str:
 def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Points]:
     """Points of each metric, mean over experiments of an equal value, in the order of the values.
 
-    They are those of one method on one data set, that of the workspace, which is what DVC shows first; its own row is
-    left out where an experiment equals it.
+    They are those of one method on one data set: of several, those with most values of the key, or what DVC shows first.
+    The row of the workspace is left out where an experiment equals it.
 
     Args:
         shown: what `dvc exp show --csv` printed.
@@ -42,14 +42,14 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Poin
     rows = list(csv.DictReader(io.StringIO(shown)))
     columns = {name: _column(rows, name) for name in (key, *metrics)}
     found: dict[float, list[list[float]]] = {}
-    for row in _of_one_method(rows, key):
+    for row in _of_one_method(rows, columns[key]):
         try:
             value, *figures = (float(row[columns[name]]) for name in (key, *metrics))
         except ValueError:  # an experiment of another kind, or one that has not run
             continue
         found.setdefault(value, []).append(figures)
     if not found:
-        raise ValueError(f"no experiment of the workspace's method and data has numbers for {key} and {', '.join(metrics)}; "
+        raise ValueError(f"no experiment has numbers for {key} and {', '.join(metrics)}; "
                          f"run `dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first, or, where {key} is "
                          "no number, look at `dvc exp show`")
     return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value]))
@@ -58,12 +58,13 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Poin
 
 
 def _of_one_method(rows: Sequence[dict[str, str]], key: str) -> list[dict[str, str]]:
-    """The rows that say of data, method and kinds what the first one does; not itself where another is the same run."""
-    if not rows:
-        return []
-    same = [column for column in rows[0] if column.split(":")[-1] != key
-            and (column.split(":")[-1].startswith("preset.") or column.split(":")[-1] in KINDS)]
-    kept = [row for row in rows if all(row[column] == rows[0][column] for column in same)]
+    """The rows that agree in data, method and kinds and have most values in the column ``key``, no run twice."""
+    telling = [column for column in rows[0] if column != key
+               and (column.split(":")[-1].startswith("preset.") or column.split(":")[-1] in KINDS)]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in telling), []).append(row)
+    kept = max(groups.values(), key=lambda group: len({row[key] for row in group}))  # the first of equals
     said = [{name: value for name, value in row.items() if name not in OF_AN_EXPERIMENT} for row in kept]
     return kept[1:] if said[0] in said[1:] else kept
 

@@ -22,9 +22,11 @@ def test_a_sweep_is_of_one_method_on_one_data_set_and_counts_no_run_twice():
 a,Success,0.4,0.2,shop,mq
 b,Success,0.6,0.2,shop,mq
 c,Success,0.9,0.2,shop,rqvae
-d,Success,0.8,0.2,demo,mq
+d,Success,0.8,0.3,demo,mq
 """
     assert sweep_points(shown, "mask", ["recall"]) == {"recall": [(0.2, pytest.approx(0.5))]}
+    wider = shown + "e,Success,0.7,0.4,demo,mq\n"  # queued there, while the workspace stood elsewhere
+    assert sweep_points(wider, "mask", ["recall"]) == {"recall": [(0.3, 0.8), (0.4, 0.7)]}
 
 
 @pytest.mark.parametrize(("key", "message"),
