@@ -5,6 +5,7 @@ reads with this module and then checks the combination.
 """
 
 import dataclasses
+import operator
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from pipeline_lib.params import EmbedParams, Options, Params, RecommenderParams,
 from pipeline_lib.parsing import convert, known_names, parse, refuse_missing, refuse_unknown
 
 T = TypeVar("T")
+LOWEST = {"seed": 0, "ingest.max_bad_rows": 0, "ingest.k_core.user": 0, "ingest.k_core.item": 0, "sequences.max_items": 1,
+          "training.epochs": 1, "training.batch_size": 1, "training.validate_every": 1, "training.bucket_batches": 1,
+          "decode.beam_size": 1, "decode.top_k": 1, "decode.batch_size": 1}
 
 
 def read_params(path: Path) -> Params:
@@ -73,10 +77,9 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
         raise ValueError(f"params: {missing[0]} is missing; run `sidflow params` to compose params.yaml anew")
     plain = {name: parse(typing.get_type_hints(Params)[name], tree[name], name)
              for name in ("ingest", "split", "sequences", "training", "decode", "evaluate")}
-    _check_ranges(tree)
     blocks = [_blocks(tree[axis], config, axis) for axis, config in
               (("embed", EmbedParams), ("tokenizer", TokenizerParams), ("recommender", RecommenderParams))]
-    return Params(
+    params = Params(
         seed=convert(int, tree["seed"], "seed"),
         preset=convert(Mapping[str, str], tree["preset"], "preset"),
         ablations=convert(tuple[str, ...], tree.get("ablations", ()), "ablations"),
@@ -86,23 +89,18 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
         blocks={options.where: options for axis in blocks for options in axis.values()},
         **plain,
     )
+    _check_ranges(params)
+    return params
 
 
-def _check_ranges(tree: Mapping[str, Any]) -> None:
-    """Refuse numbers that no stage can work with; types are right by now."""
-    lowest = {"seed": 0, "sequences.max_items": 1, "training.epochs": 1, "training.batch_size": 1,
-              "training.validate_every": 1, "training.bucket_batches": 1, "decode.beam_size": 1, "decode.top_k": 1,
-              "decode.batch_size": 1, "ingest.max_bad_rows": 0, "ingest.k_core.user": 0,
-              "ingest.k_core.item": 0}
-    for key, least in lowest.items():
-        value: Any = tree
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, int) and value < least:
+def _check_ranges(params: Params) -> None:
+    """Refuse numbers that no stage can work with."""
+    for key, least in LOWEST.items():
+        value = operator.attrgetter(key)(params)
+        if value < least:
             raise ValueError(f"params: {key} is {value}; expected {least} or more")
-    wrong = [k for k in tree["evaluate"].get("ks", ()) if k < 1]
-    if wrong:
-        raise ValueError(f"params: evaluate.ks has {wrong[0]}; expected lengths of lists, 1 or more")
+    if min(params.evaluate.ks, default=1) < 1:
+        raise ValueError(f"params: evaluate.ks has {min(params.evaluate.ks)}; expected lengths of lists, 1 or more")
 
 
 def check_ablation(params: Params) -> None:
