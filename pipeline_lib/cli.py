@@ -17,7 +17,7 @@ from pipeline_lib.command import run_app
 from pipeline_lib.params import IngestParams, Params
 from pipeline_lib.params_file import compose_tree, params_from_tree, read_tree
 from pipeline_lib.parsing import parse
-from pipeline_lib.recommend_cli import items_app, recommend
+from pipeline_lib.recommend_cli import export, items_app, recommend
 from pipeline_lib.reporting import commands
 from pipeline_lib.variants import check_pipeline, load_params
 
@@ -27,7 +27,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Raw data: check it, place it 
 app.add_typer(data_app, name="data")
 app.add_typer(items_app, name="items")
 app.command("recommend")(recommend)
-for command in (commands.record, commands.results, commands.report, commands.sweep, commands.compare, commands.export):
+app.command("export")(export)
+for command in (commands.record, commands.results, commands.report, commands.sweep, commands.compare):
     app.command()(command)
 
 PARAMS = Path("params.yaml")
@@ -78,8 +79,8 @@ def check(overrides: Annotated[list[str] | None,
 
 
 @app.command("show")
-def show(users: Annotated[int, typer.Option(help="Example users to print.")] = 3,
-         k: Annotated[int, typer.Option("-k", "--k", help="Items a user.")] = 5) -> None:
+def show(users: Annotated[int, typer.Option(min=0, help="Example users to print.")] = 3,
+         k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items a user.")] = 5) -> None:
     """Print the metrics of the last run and some users' recommendations, with titles."""
     from pipeline_lib.reporting.provenance import changed_stages
     from pipeline_lib.reporting.recommendations import format_metrics, format_recommendations
@@ -167,7 +168,8 @@ def check_options(config: Params) -> None:
             raise ValueError(f"params: embed.sources names {source}, but ingest.text is empty: name there the attributes that "
                              f"make up an item's text in {config.ingest.path}, or take a source that needs no text, such as "
                              "paper=lightgcn or paper=tiger_sas")
-    chosen = (config.tokenizer.options, config.recommender.options)
+    chosen = (*(config.embed.options[source] for source in config.embed.sources), config.tokenizer.options,
+              config.recommender.options)
     modules = {"embed": embedding_for, "tokenizer": tokenizer_for, "recommender": recommender_for}
     for where, options in config.blocks.items():
         module = modules[where.split(".")[0]](options.kind)

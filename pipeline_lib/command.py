@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import typer
 
-USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError, ImportError)
+USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
 
 if "OMP_WAIT_POLICY" not in os.environ:  # give way soon, as OpenMP itself does where its threads outnumber the cores
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -75,7 +75,7 @@ class TrainingParams:
     validate_every: int = 1
     validate_users: int | None = None
     patience: int = 10
-    early_stopping: str = "ndcg@10"
+    early_stopping: Literal["ndcg@10", "recall@10", "loss"] = "ndcg@10"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ def _check_ranges(params: Params) -> None:
         value = operator.attrgetter(key)(params)
         if value < least:
             raise ValueError(f"params: {key} is {value}; expected {least} or more")
-    if min(params.evaluate.ks, default=1) < 1:
+    if not params.evaluate.ks:
+        raise ValueError("params: evaluate.ks is empty; expected lengths of lists, e.g. [5, 10]")
+    if min(params.evaluate.ks) < 1:
         raise ValueError(f"params: evaluate.ks has {min(params.evaluate.ks)}; expected lengths of lists, 1 or more")
 
 

@@ -1,4 +1,4 @@
-"""`sidflow recommend` and `sidflow items`: the last run's artifacts rank for anybody, new items included."""
+"""`sidflow recommend`, `export` and `items`: the last run's artifacts rank for anybody, new items included."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,11 @@ from pipeline_lib import artifacts, records
 from pipeline_lib.command import listed
 from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.variants import embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
+from pipeline_lib.variants import EMBEDDINGS, embedding_for, load_params, recommender_for, sequences_for, tokenizer_for
 
 items_app = typer.Typer(no_args_is_help=True,
                         help="Items that came after the last run: they are recommended without training.")
-PARAMS = Path("params.yaml")
+PROJECT, PARAMS = Path(), Path("params.yaml")
 ITEMS, USERS, ADDED = (Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet"),
                        Path("data/added/items.parquet"))
 SPLIT, TOKENS, SEQUENCES, EMBED = (Path("data/split"), Path("data/tokens"), Path("data/sequences"), Path("data/embed"))
@@ -46,6 +46,47 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
     if len(items) < k:
         typer.echo(f"only {len(items)} of {k}: the lists of the last run have no more; set decode.top_k and "
                    "decode.beam_size", err=True)
+
+
+def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet file for item_id and codes.")] = None,
+           recommendations: Annotated[Path | None, typer.Option(help="The same for what to show every user next, after "
+                                                                     "all that is known of him.")] = None,
+           test_lists: Annotated[Path | None, typer.Option(help="The same for the lists that evaluate scored, made "
+                                                                "before the test targets were known.")] = None,
+           k: Annotated[int, typer.Option("-k", min=1, help="Items a user.")] = 10, params: Path = PARAMS) -> None:
+    """Write identifiers and recommendations of the last run under the raw ids, as CSV or Parquet."""
+    from pipeline_lib.reporting.export import check_format, codes_table, recommendations_table, write_export
+    from pipeline_lib.reporting.page_of_run import final_codes
+    from pipeline_lib.reporting.provenance import changed_stages
+
+    files = [path for path in (codes, recommendations, test_lists) if path is not None]
+    if not files:
+        raise ValueError("nothing to export: give --codes FILE, --recommendations FILE or --test-lists FILE")
+    for path in files:
+        check_format(path)
+    stages = changed_stages(PROJECT)
+    if stages:
+        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
+                         "`dvc repro`, then export")
+    config, catalogue = load_params(params), artifacts.read_catalogue(ITEMS)
+    if config.decode.kind == "score" and (recommendations or test_lists):
+        raise ValueError("decode.kind=score scores candidates and makes no lists to export; take a recommender that ranks")
+    if codes is not None:
+        made = final_codes(PROJECT)
+        if made is None:
+            raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
+        write_export(codes, codes_table(catalogue.item_ids, made))
+        typer.echo(f"wrote {codes}: {len(made)} items")
+    user_ids = artifacts.read_user_ids(USERS)
+    if test_lists is not None:
+        rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
+        write_export(test_lists, recommendations_table(user_ids, catalogue.item_ids, rankings, k))
+        typer.echo(f"wrote {test_lists}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
+    if recommendations is not None:
+        added = artifacts.read_added_items(ADDED, len(catalogue))
+        rankings = _of_everybody(len(user_ids), added, k, config)
+        write_export(recommendations, recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k))
+        typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users, after all that is known of them")
 
 
 @items_app.command("add")
@@ -94,7 +135,7 @@ def _of_user(user: str, catalogue: records.Catalogue, added: tuple[records.Catal
         raise ValueError(f"--user {user}: not among the test users (too short a history?); give --history instead")
     if len(added[0]):
         cases = artifacts.read_split(SPLIT).test
-        return _rank(cases.take(np.flatnonzero(cases.users == ids.index(user))), added, k, load_params(params))
+        return _list(_rank(cases.take(np.flatnonzero(cases.users == ids.index(user))), added, k, load_params(params)))
     start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
     return rankings.items.values[start:stop], rankings.scores[start:stop]
 
@@ -109,33 +150,56 @@ def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: tuple[
     new_user = len(artifacts.read_user_ids(USERS))
     cases = records.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
                             Ragged.from_rows([[0]]), np.array([False]))
-    return _rank(cases, added, k, load_params(params))
+    return _list(_rank(cases, added, k, load_params(params)))
 
 
-def _rank(case: records.Cases, added: tuple[records.Catalogue, Ragged], k: int, config: Params) -> Lists:
-    """Rank for one user, known or new, among the items of the run and the added ones."""
-    from pipeline_lib.serving import with_added_items, with_new_items, with_new_user
+def _of_everybody(num_users: int, added: tuple[records.Catalogue, Ragged], k: int, config: Params) -> records.Rankings:
+    """Rank for all users behind all of their items."""
+    from pipeline_lib.serving import next_cases
+
+    cases = next_cases(artifacts.read_split(SPLIT), num_users)
+    return _rank(cases, added, k, config, moved_on=not EMBEDDINGS[config.tokenizer.source].fitted)
+
+
+def _list(rankings: records.Rankings) -> Lists:
+    return rankings.items.values, rankings.scores
+
+
+def _rank(cases: records.Cases, added: tuple[records.Catalogue, Ragged], k: int, config: Params, *,
+          moved_on: bool = False) -> records.Rankings:
+    """Rank for users, known or new, among the items of the run and the added ones.
+
+    Args:
+        moved_on: whether users that embed knows have other histories now, which give them other vectors.
+    """
+    from pipeline_lib.serving import with_added_items, with_new_items, with_users
     from pipeline_lib.training.device import make_accelerator
 
     sources = [_source(name) for name in (config.tokenizer.source, config.tokenizer.cf_source)]
     inputs = artifacts.read_recommender_inputs(SEQUENCES, TOKENS, EMBED / config.tokenizer.source,
                                                EMBED / config.tokenizer.cf_source, SPLIT, ())
     tokenizer, num_items = tokenizer_for(config.tokenizer.kind), inputs.split.num_items
-    if not case.seen[0] and inputs.users and case.users[0] >= len(inputs.users["test"]):
-        trained = case.histories.values[case.histories.values < num_items]
-        inputs = with_new_user(inputs, int(case.users[0]), Ragged.from_rows([trained]), sources[0], tokenizer)
+    if inputs.users:
+        rows = np.flatnonzero(moved_on | _unknown(cases.users, inputs.users["test"]))
+        histories = Ragged.from_rows(row[row < num_items] for row in cases.histories.take(rows))
+        inputs = with_users(inputs, cases.users[rows], histories, sources[0], tokenizer)
     if len(added[0]):
         inputs = with_new_items(inputs, *added, *sources, tokenizer)
     decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False,
                      index=None)
-    examples = sequences_for(config.recommender.kind).examples_of_cases(case, inputs.identifiers, config.sequences)
+    examples = sequences_for(config.recommender.kind).examples_of_cases(cases, inputs.identifiers, config.sequences)
     recommender, model = recommender_for(config.recommender.kind), artifacts.read_model(MODEL)
     if len(added[0]):
         model = with_added_items(model, inputs.vectors[num_items:], recommender)
     ranker = recommender.load_ranker(model, inputs, decode, accelerator=make_accelerator(config.training.precision),
                                      seed=config.seed)
-    ranking = ranker.rank(examples, case).rankings[0]
-    return ranking.items.values, ranking.scores
+    return ranker.rank(examples, cases).rankings[0]
+
+
+def _unknown(users: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """``(n,)`` bool: the users who have no row in ``vectors (U, D)``, or one of NaN."""
+    embedded = np.isfinite(vectors).all(axis=1)
+    return (users >= len(vectors)) | ~embedded[np.minimum(users, len(vectors) - 1)]
 
 
 def _source(name: str):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.ragged import Ragged
-from pipeline_lib.records import Catalogue, Identifiers, Model, RecommenderInputs, Split
+from pipeline_lib.records import Cases, Catalogue, Identifiers, Model, RecommenderInputs, Split
 
 
 @dataclass(frozen=True)
@@ -82,29 +82,47 @@ def with_added_items(model: Model, vectors: np.ndarray, recommender: ModuleType)
     return model
 
 
-def with_new_user(inputs: RecommenderInputs, user: int, history: Ragged, source: Source,
-                  tokenizer: ModuleType) -> RecommenderInputs:
-    """The inputs with a user more, ``user`` being an index that no other has, in the part ``test``.
+def with_users(inputs: RecommenderInputs, users: np.ndarray, histories: Ragged, source: Source,
+               tokenizer: ModuleType) -> RecommenderInputs:
+    """The inputs with n users, new or known, in the part ``test`` as their histories say.
 
     Args:
-        history: one row of items, oldest first.
+        users: ``(n,)``, indices that known users have, or nobody.
+        histories: n rows of items, oldest first.
     """
-    if not inputs.users:
+    if not inputs.users or not len(users):
         return inputs
-    vector = source.module.embed_users(history, source.tensors, source.model_json)  # (1, D)
+    vectors = source.module.embed_users(histories, source.tensors, source.model_json)  # (n, D)
     identifiers = inputs.identifiers
     if identifiers.user_codes:
-        codes = tokenizer.encode_users(vector, identifiers.tensors, identifiers.config)
+        codes = tokenizer.encode_users(vectors, identifiers.tensors, identifiers.config)
         known = identifiers.user_codes["test"]
-        identifiers = replace(identifiers, user_codes={"test": _with_row(known, user, codes, -1)})
-    return replace(inputs, users={"test": _with_row(inputs.users["test"], user, vector, np.nan)},
+        identifiers = replace(identifiers, user_codes={"test": _with_rows(known, users, codes, -1)})
+    return replace(inputs, users={"test": _with_rows(inputs.users["test"], users, vectors, np.nan)},
                    identifiers=identifiers)
 
 
-def _with_row(table: np.ndarray, place: int, row: np.ndarray, filler: float) -> np.ndarray:
-    """``table (U, ...)`` up to ``place``, where ``row (1, ...)`` stands."""
-    between = np.full((place - len(table), *table.shape[1:]), filler, dtype=table.dtype)
-    return np.concatenate([table, between, row.astype(table.dtype)])
+def next_cases(split: Split, num_users: int) -> Cases:
+    """Every user with all that is known of him as history, test targets at the end; nobody without any item.
+
+    Args:
+        num_users: U.
+    """
+    states = dict(zip(split.train_users.tolist(), split.train, strict=True))
+    for cases in (split.valid, split.test):
+        states |= {user: np.concatenate([history, targets]) for user, history, targets in
+                   zip(cases.users.tolist(), cases.histories, cases.targets, strict=True)}
+    users = [user for user in range(num_users) if len(states.get(user, ()))]
+    return Cases(np.array(users, dtype=np.int32), Ragged.from_rows(states[user] for user in users),
+                 Ragged.from_rows([[0]] * len(users)), np.isin(users, split.train_users))
+
+
+def _with_rows(table: np.ndarray, places: np.ndarray, rows: np.ndarray, filler: float) -> np.ndarray:
+    """``table (U, ...)``, made longer where it has to be, with ``rows (n, ...)`` at ``places (n,)``."""
+    grown = np.full((max(len(table), int(places.max()) + 1), *table.shape[1:]), filler, dtype=table.dtype)
+    grown[: len(table)] = table
+    grown[places] = rows
+    return grown
 
 
 def _with_cold_items(split: Split, count: int) -> Split:

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipeline_lib.params import INDEX_KINDS, Params
+from pipeline_lib.params import INDEX_KINDS, Params, SplitParams
 from pipeline_lib.params_file import check_ablation, read_params
 from pipeline_lib.parsing import known_names
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """``users``: whether the source models users, so that it can rank by itself."""
+    """``users``: whether the source models users, so that it can rank by itself; ``fitted``: whether those that it was
+    trained on have vectors of their own, in place of states that their histories give.
+    """
 
     module: str
     users: bool
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Recommender:
 
 EMBEDDINGS: Mapping[str, Embedding] = {
     "dense": Embedding("pipeline_lib.embeddings.dense", users=False),
-    "lightgcn": Embedding("pipeline_lib.embeddings.lightgcn", users=True),
-    "mf": Embedding("pipeline_lib.embeddings.mf", users=True),
+    "lightgcn": Embedding("pipeline_lib.embeddings.lightgcn", users=True, fitted=True),
+    "mf": Embedding("pipeline_lib.embeddings.mf", users=True, fitted=True),
     "popularity": Embedding("pipeline_lib.embeddings.popularity", users=True),
     "sasrec": Embedding("pipeline_lib.embeddings.sasrec", users=True),
     "text": Embedding("pipeline_lib.embeddings.text", users=False),
@@ -169,9 +172,7 @@ def check_pipeline(params: Params) -> None:
     _check_options(params)
     if params.recommender.kind == "joint_seq2seq" and params.sequences.user_buckets:
         raise ValueError("params: recommender.kind=joint_seq2seq has no user tokens; set sequences.user_buckets=0")
-    if params.ingest.order == "none" and params.split.kind != "given":
-        raise ValueError(f"params: split.kind={params.split.kind} needs an order, but ingest.order=none says that this "
-                         "data has none; use split.kind=given with a split file")
+    _check_split(params.split, params.ingest.order)
     if params.decode.kind == "score" and params.split.candidates.source is None:
         raise ValueError("params: decode.kind=score scores candidates, but split.candidates.source is null; set it to "
                          "sampled, or to impressions where the data has them (ingest.format=mind)")
@@ -180,6 +181,29 @@ def check_pipeline(params: Params) -> None:
                          "which has none; formats that have: mind; or set it to sampled")
     _check_refit(params)
     _check_decode(params)
+
+
+def _check_split(split: SplitParams, order: str) -> None:
+    """What no split can be made by, whatever the data."""
+    if order == "none" and split.kind != "given":
+        raise ValueError(f"params: split.kind={split.kind} needs an order, but ingest.order=none says that this data has "
+                         "none; use split.kind=given with a split file")
+    if split.kind == "given" and split.file is None:
+        raise ValueError("params: split.kind=given needs a table; set split.file to a file inside ingest.path")
+    if split.max_history is not None and split.max_history < 1:
+        raise ValueError(f"params: split.max_history is {split.max_history}, expected at least 1, or null for all")
+    for name in ("unseen_user_share", "test_users", "valid_users"):
+        if not 0 <= getattr(split, name) < 1:
+            raise ValueError(f"params: split.{name} is {getattr(split, name)}, expected a share of users from 0 to below 1")
+    if split.kind == "by_user" and split.unseen_user_share > 0:
+        raise ValueError("params: split.unseen_user_share does not go with split.kind=by_user, where no test user is "
+                         "trained on; set it to 0")
+    if split.kind == "ratio" and split.by == "time" and order == "position":
+        raise ValueError("params: split.by=time needs real times, but with ingest.order=position a timestamp is a place in "
+                         "the user's own history; use split.by=history")
+    ratios = split.ratios
+    if split.kind == "ratio" and (len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6):
+        raise ValueError(f"params: split.ratios is {list(ratios)}, expected shares for train, valid and test that sum to 1")
 
 
 def _check_collisions(params: Params, recommender: Recommender) -> None:
@@ -207,6 +231,9 @@ def _check_options(params: Params) -> None:
     if kind == "retrieval_lm" and (options.get("loss"), options.get("similarity")) == ("cosine_margin", "dot"):
         raise ValueError("params: recommender.retrieval_lm.similarity=dot does not fit loss=cosine_margin; set "
                          "recommender.retrieval_lm.loss=full_softmax or in_batch, or similarity=cosine")
+    if kind == "retrieval_lm" and params.training.early_stopping == "loss":
+        raise ValueError("params: training.early_stopping=loss does not fit recommender.kind=retrieval_lm, which validates by "
+                         "ranking alone; set it to ndcg@10 or recall@10")
     if params.sequences.train_targets == "windows" and (kind, options.get("loss_on", "all")) != ("instruction_lm", "all"):
         raise ValueError(f"params: sequences.train_targets=windows does not fit recommender.kind={kind}, which would learn "
                          "from the last item of a window alone; set it to prefixes, or take recommender.kind="
@@ -242,7 +269,7 @@ def _check_refit(params: Params) -> None:
 
 
 def _check_decode(params: Params) -> None:
-    decode, largest = params.decode, max(params.evaluate.ks, default=0)
+    decode, largest = params.decode, max(params.evaluate.ks)
     if decode.top_k < largest:
         raise ValueError(f"params: decode.top_k={decode.top_k} is shorter than the largest of evaluate.ks ({largest}); "
                          f"set decode.top_k={largest} or more")

@@ -122,6 +122,7 @@ ROWS = {"embeddings": variants.EMBEDDINGS, "tokenizers": variants.TOKENIZERS, "r
 WITHOUT_EFFECT = {  # on what a stage writes
     "pipeline_lib/command.py": "how a stage is started, and its error messages",
     "pipeline_lib/reporting/timing.py": "writes reports/timing.json, which is no output of a stage",
+    "pipeline_lib/reporting/hardware.py": "likewise",
 }
 REGISTRY = "pipeline_lib/variants.py"  # refuses, and names the module of a kind, which is a dep by `${...kind}`
 

@@ -65,6 +65,17 @@ def test_params_are_composed_from_groups_and_keys(sidflow):
     (("compare", "--paper", "tigr"), "error: --paper tigr: no such preset in conf/paper; known: "),
     (("compare", "--paper", "tiger", "-S", "seed=2"), "error: -S seed=2: give it as --seed"),
     (("compare", "--paper", "tiger", "--metrics", "recall@7"), "error: --metrics recall@7: evaluate.ks has 1, 5, 10, 20, 30"),
+    (("compare", "--paper", "tiger", "--metrics", "ndcg@10,recal@10"),
+     "error: --metrics recal@10: no run here measures it; known: recall@1, "),
+    (("compare", "--paper", "store_scoring", "--metrics", "ndcg@10"),
+     "error: --metrics ndcg@10: no run here measures it; known: auc, group_auc, mrr, ndcg@1, ndcg@5; did you mean ndcg@"),
+    (("compare", "--paper", "store_scoring,store", "--metrics", "auc,recall@10,group_acu"),
+     "error: --metrics group_acu: no run here measures it; known: "),
+    (("compare", "--paper", "tiger", "--chart", "nodir/c.svg"), "error: --chart nodir/c.svg: there is no folder nodir"),
+    (("compare", "--paper", "tiger", "--chart", "conf"), "error: --chart conf: is a folder"),
+    (("sweep", "tokenizer.kind", "--out", "nodir/s.svg"), "error: --out nodir/s.svg: there is no folder nodir"),
+    (("report", "--out", "conf"), "error: --out conf: is a folder; expected a file"),
+    (("params", "--out", "conf"), "error: [Errno 21] Is a directory"),
     (("check", "training.batch_size=0"), "error: params: training.batch_size is 0; expected 1 or more"),
     (("check", "evaluate.ks=[0]"), "error: params: evaluate.ks has 0"),
     (("recommend",), "error: give either --user or --history"),
@@ -78,6 +89,20 @@ def test_an_error_is_one_line_and_writes_nothing(sidflow, arguments, message):
     assert (status, out) == (1, "")
     assert err.startswith(message) and err.count("\n") == 1
     assert sorted(path.name for path in Path().iterdir()) == ["conf"]
+
+
+def test_a_metric_that_only_some_methods_measure_is_taken(sidflow):
+    subprocess.run(["git", "init", "-q"], check=True)
+    status, out, _ = sidflow("compare", "--paper", "tiger,store_scoring", "--metrics", "auc,recall@10", "--show")
+    assert status == 0 and "tiger: not run" in out and "store_scoring: not run" in out
+
+
+def test_without_a_dvc_repository_show_says_so_in_one_line(sidflow):
+    Path("reports").mkdir()
+    Path("reports/metrics.json").write_text("{}")
+    status, out, err = sidflow("show")
+    assert (status, out) == (1, "") and err.startswith("error: dvc status: you are not inside of a DVC repository")
+    assert err.count("\n") == 1
 
 
 def test_a_traceback_is_shown_on_demand(sidflow, monkeypatch):

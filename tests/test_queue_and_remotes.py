@@ -1,7 +1,6 @@
 """DVC's queue and remotes, and the pages of docs/ on how to use them: real commands in a repository of its own."""
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_lib.training.checkpoints import Checkpoints
 from tests.conftest import ROOT, TINY, Project
 
 pytestmark = pytest.mark.slow
@@ -75,15 +75,15 @@ def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_da
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     worker.wait(60)
     deadline = time.monotonic() + 150
-    while not any(checkpoints.glob("finetune-*/state.json")) and time.monotonic() < deadline:
+    while not any(checkpoints.glob("finetune-*/state.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.2)
     for process in Path("/proc").glob("[0-9]*"):  # the stage alone, which `dvc queue kill` would leave running
         with contextlib.suppress(OSError):
             inside = str((process / "cwd").resolve()).startswith(str(with_own_data.folder / ".dvc/tmp/exps"))
             if inside and b"stages.finetune" in (process / "cmdline").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)
-    (state,) = checkpoints.glob("finetune-*/state.json")
-    assert len(json.loads(state.read_text())["rows"]) < 200
+    (state,) = checkpoints.glob("finetune-*/state.safetensors")
+    assert len(Checkpoints(state.parent).load()[1]["rows"]) < 200
     while "Failed" not in with_own_data.run("dvc", "queue", "status").stdout:
         assert time.monotonic() < deadline
         time.sleep(1)
@@ -93,7 +93,7 @@ def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_da
     tasks = [line.split() for line in with_own_data.run("dvc", "queue", "status").stdout.splitlines()]
     logs = [with_own_data.run("dvc", "queue", "logs", task[0]).stdout for task in tasks if "Success" in task]
     assert any("resuming after epoch" in log for log in logs), (tasks, logs)
-    assert not any(checkpoints.glob("finetune-*/state.json"))
+    assert not any(checkpoints.glob("finetune-*/state.safetensors"))
 
 
 def commands_of(page: str) -> list[str]:

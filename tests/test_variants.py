@@ -153,6 +153,16 @@ def test_every_data_set_and_scale_is_a_possible_pipeline(dataset, scale):
     (("split.kind=leave_one",), "split.kind is leave_one; known: leave_one_out, .*; did you mean leave_one_out?"),
     (("ingest.format=movielense",), "ingest.format is movielense; known: .*; did you mean movielens?"),
     (("training.schedule=linear",), "training.schedule is linear; known: cosine, inverse_sqrt, constant$"),
+    (("training.early_stopping=mrr",), "training.early_stopping is mrr; known: ndcg@10, recall@10, loss"),
+    (("paper=tokenrec", "training.early_stopping=loss"),
+     "training.early_stopping=loss does not fit recommender.kind=retrieval_lm, .*; set it to ndcg@10 or recall@10"),
+    (("split.kind=by_user", "split.unseen_user_share=0.1"), "split.unseen_user_share does not go with split.kind=by_user"),
+    (("split.kind=ratio", "ingest.order=position"), "split.by=time needs real times, .*; use split.by=history"),
+    (("split.kind=ratio", "split.ratios=[0.8,0.3,0.1]"), r"split.ratios is \[0.8, 0.3, 0.1\], expected shares"),
+    (("split.kind=given",), "split.kind=given needs a table; set split.file to a file inside ingest.path"),
+    (("split.test_users=1.5",), "split.test_users is 1.5, expected a share of users"),
+    (("split.max_history=0",), "split.max_history is 0, expected at least 1, or null for all"),
+    (("evaluate.ks=[]",), "evaluate.ks is empty; expected lengths of lists, e.g. "),
     (("ingest.order=none",), "split.kind=leave_one_out needs an order, but ingest.order=none"),
 ])
 def test_what_cannot_be_a_pipeline_is_refused_in_one_line(overrides, message):
@@ -192,11 +202,34 @@ def test_every_paper_is_a_possible_pipeline_at_every_scale(paper, scale):
     ("+tokenizer.rqvae.levles=3", "tokenizer.rqvae.levles is not known; .*; did you mean levels?"),  # not chosen
     ("recommender.seq2seq.layers=two", "recommender.seq2seq.layers is 'two', expected int"),
     ("+embed.text.encodr=lsa", "embed.text.encodr is not known; .*; did you mean encoder?"),
+    ("paper=tiger embed.text.batch_size=0", "embed.text.batch_size is 0; expected 1 or more"),
+    ("paper=sasrec embed.sasrec.batch_size=0", "embed.sasrec.batch_size is 0; expected 1 or more"),
+    ("paper=mf embed.mf.epochs=0", "embed.mf.epochs is 0; expected 1 or more"),
+    ("paper=lightgcn embed.lightgcn.layers=-1", "embed.lightgcn.layers is -1; expected 0 or more"),
+    ("paper=store embed.dense.validation_share=1.0", "embed.dense.validation_share is 1.0; expected a share above 0"),
+    ("paper=letter tokenizer.letter.clusters=0", "tokenizer.letter.clusters=0, but a codebook of "),
+    ("embed.sasrec.loss=hinge", "embed.sasrec.loss is hinge; known: full, sampled, bce"),
+    ("embed.lightgcn.export=layer0", "embed.lightgcn.export is layer0; known: propagated, ego"),
+    ("embed.dense.schedule=linear", "embed.dense.schedule is linear; known: cosine, inverse_sqrt, constant"),
+    ("embed.dense.backbone.family=llama", "embed.dense.backbone.family is llama; known: opt, qwen2, gpt2"),
+    ("recommender.dot.similarity=l2", "recommender.dot.similarity is l2; known: dot, cosine"),
+    ("recommender.seq2seq.softmax=words", "recommender.seq2seq.softmax is words; known: vocabulary, level"),
+    ("recommender.joint_seq2seq.final=twice", "recommender.joint_seq2seq.final is twice; known: finetune, retrain, none"),
+    ("recommender.joint_seq2seq.sia_sign=no", "recommender.joint_seq2seq.sia_sign is no; known: minus, plus"),
+    ("recommender.joint_seq2seq.residual_gradient=half", "residual_gradient is half; known: identity, zero"),
+    ("recommender.instruction_lm.start=anew", "recommender.instruction_lm.start is anew; known: merged, fresh"),
     ("recommender.instruction_lm.loss_on=some", "recommender.instruction_lm.loss_on is some; known: all, target"),
+    ("recommender.instruction_lm.softmax=words", "instruction_lm.softmax is words; known: vocabulary, level"),
+    ("recommender.instruction_lm.tasks=[next_item,sing]", r"tasks\[1\] is sing; known: next_item, text_to_item, item_to_text"),
+    ("recommender.scoring_lm.inputs=pictures", "scoring_lm.inputs is pictures; known: codes, text, text_zero_shot"),
+    ("recommender.scoring_lm.early_stopping=recall@10", "scoring_lm.early_stopping is recall@10; known: loss, auc"),
+    ("recommender.retrieval_lm.pooling=last", "recommender.retrieval_lm.pooling is last; known: decoder_flat"),
+    ("recommender.retrieval_lm.loss=bpr", "recommender.retrieval_lm.loss is bpr; known: cosine_margin"),
+    ("recommender.set_query.backbone=bert", "recommender.set_query.backbone is bert; known: t5, causal_lm"),
 ])
 def test_options_that_cannot_be_are_refused_before_anything_runs(override, message):
     with pytest.raises(ValueError, match=message):
-        check_options(params_of(override))
+        check_options(params_of(*override.split()))
 
 
 def test_values_of_kinds_that_are_not_chosen_do_not_matter():

@@ -5,7 +5,7 @@ Source of adapters: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Backbone:
     """
 
     pretrained: str | None = None
-    family: str = "opt"
+    family: Literal[*FAMILIES] = "opt"
     layers: int = 2
     heads: int = 4
     width: int = 128

@@ -11,7 +11,7 @@ Source: Liu et al. 2024, "STORE: Streamlining Semantic Tokenization and Generati
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Config:
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
     warmup_share: float = 0.05
     clip_norm: float = 1.0
     patience: int = 3
@@ -73,7 +73,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     Raises:
         ValueError: for options that cannot be, data without texts, or a backbone that cannot be had.
     """
-    _check(config)
+    check_config(config)
     shown = choose_attributes(catalogue, config.shown, config.predicted)
     names = (*shown, *config.predicted)
     seed_everything(seed)
@@ -196,7 +196,12 @@ def _training_params(config: Config) -> TrainingParams:
         clip_norm=config.clip_norm, bucket_batches=BUCKET_BATCHES, patience=config.patience, early_stopping="loss")
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     for name in ("tokens", "max_tokens", "epochs", "batch_size", "patience"):
         if getattr(config, name) < 1:
             raise ValueError(f"params: embed.dense.{name} is {getattr(config, name)}; expected 1 or more")

@@ -7,7 +7,7 @@ Source: He et al. 2020, "LightGCN: Simplifying and Powering Graph Convolution Ne
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from torch import Tensor
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.embeddings.mf import mean_of_neighbours
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_values, fit_pairwise, training_pairs,
-    user_states,
+    PairwiseModel, PairwiseOptions, Vectors, best_row, check_options, count_users, distinct_values, fit_pairwise,
+    training_pairs, user_states,
 )
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
-
-EXPORTS = ("propagated", "ego")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,18 @@ class Config(PairwiseOptions):
     """Options under ``embed.lightgcn``: ``layers`` is Lg; ``export`` propagated (mean of layers) or ego (layer 0)."""
 
     layers: int = 3
-    export: str = "propagated"
+    export: Literal["propagated", "ego"] = "propagated"
+
+
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    check_options(config, "lightgcn")
+    if config.layers < 0:
+        raise ValueError(f"params: embed.lightgcn.layers is {config.layers}; expected 0 or more")
 
 
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
@@ -49,12 +58,9 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         catalogue: not used; here since every embedding source takes the same arguments.
 
     Raises:
-        ValueError: for an unknown ``export`` or fewer than 0 layers, and as `fit_pairwise`.
+        ValueError: for options that cannot be, and as `fit_pairwise`.
     """
-    if config.export not in EXPORTS:
-        raise ValueError(f"params: embed.lightgcn.export is {config.export}; known: {', '.join(EXPORTS)}")
-    if config.layers < 0:
-        raise ValueError(f"params: embed.lightgcn.layers is {config.layers}; expected 0 or more")
+    check_config(config)
     seed_everything(seed)
     num_users = count_users(split)
     graph = BipartiteGraph(*training_pairs(split).T, num_users, split.num_items)

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, best_row, count_users, distinct_values, fit_pairwise, user_states,
+    PairwiseModel, PairwiseOptions, Vectors, best_row, check_options, count_users, distinct_values, fit_pairwise,
+    user_states,
 )
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Catalogue, Embedding, Split
@@ -33,6 +34,15 @@ class Config(PairwiseOptions):
     epochs: int = 150
 
 
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    check_options(config, "mf")
+
+
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
                 accelerator: Accelerator, seed: int) -> Embedding:
     """Fit on the training histories; what a user took again counts once.
@@ -44,8 +54,9 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         catalogue: not used; here since every embedding source takes the same arguments.
 
     Raises:
-        ValueError: as `fit_pairwise`.
+        ValueError: for options that cannot be, and as `fit_pairwise`.
     """
+    check_config(config)
     seed_everything(seed)
     model = PairwiseModel(count_users(split), split.num_items, config.dimensions, config.regularisation)
     rows = fit_pairwise(model, split, _vectors, config, checkpoints=checkpoints, accelerator=accelerator, seed=seed)

@@ -52,6 +52,18 @@ class PairwiseOptions:
     filter_history: bool = True
 
 
+def check_options(options: PairwiseOptions, source: str) -> None:
+    """Refuse options of ``source`` that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name in ("dimensions", "batch_size", "epochs", "patience", "validate_every", "validate_users"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"params: embed.{source}.{name} is {value}; expected 1 or more")
+
+
 @dataclass(frozen=True)
 class Vectors:
     """``users (U, D)``, ``items (N, D)``, and what embeds users without training data: n histories -> ``(n, D)``."""

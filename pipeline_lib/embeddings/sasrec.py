@@ -11,7 +11,7 @@ Source: Kang and McAuley 2018, "Self-Attentive Sequential Recommendation"; sizes
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from pipeline_lib.training.item_losses import bce_loss, full_softmax_loss, sampl
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-LOSSES = ("full", "sampled", "bce")
 VALIDATION_K = 10
 ENCODED_TOGETHER = 256  # histories
 BUCKET_BATCHES = 50
@@ -41,7 +40,7 @@ CLIP_NORM = 5.0
 
 @dataclass(frozen=True)
 class Config:
-    """Options under ``embed.sasrec``: ``loss`` is full, sampled or bce; ``batch_size`` counts users.
+    """Options under ``embed.sasrec``: ``batch_size`` counts users.
 
     ``filter_history``: whether epochs are chosen by lists that leave out the user's history.
     """
@@ -53,7 +52,7 @@ class Config:
     dropout: float = 0.5
     initializer_std: float = 0.02
     max_items: int = 50
-    loss: str = "full"
+    loss: Literal["full", "sampled", "bce"] = "full"
     negatives: int = 100
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -79,7 +78,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     Raises:
         ValueError: for options that cannot be, or if nothing can be trained or validated on.
     """
-    _check(split, config)
+    check_config(config)
+    _check_split(split)
     seed_everything(seed)
     network = SASRec(split.num_items, config)
     inputs, labels = training_rows(split.train, config.max_items)
@@ -220,13 +220,19 @@ def _training_params(config: Config) -> TrainingParams:
         patience=config.patience, early_stopping=f"ndcg@{VALIDATION_K}")
 
 
-def _check(split: Split, config: Config) -> None:
-    if config.loss not in LOSSES:
-        raise ValueError(f"params: embed.sasrec.loss is {config.loss}; known: {', '.join(LOSSES)}")
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     for name in ("max_items", "negatives", "batch_size", "epochs", "patience", "validate_every", "validate_users"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"params: embed.sasrec.{name} is {value}; expected 1 or more")
+
+
+def _check_split(split: Split) -> None:
     if split.num_items < 2 or not (split.train.lengths >= 2).any():
         raise ValueError(f"split: no training user has two items ({len(split.train)} users, {split.num_items} items); "
                          "sasrec learns which item follows another: use more data, or another embedding source")

@@ -36,6 +36,17 @@ class Config:
     normalise: bool = True
 
 
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name in ("dimensions", "ngram_max", "min_count", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"params: embed.text.{name} is {getattr(config, name)}; expected 1 or more")
+
+
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
                 accelerator: Accelerator, seed: int) -> Embedding:
     """Embed every item's text; an item without text gets the zero vector under `lsa`.

@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 TRAIN, VALID, TEST = (PARTS[name] for name in ("train", "valid", "test"))
 CONTEXT = len(PARTS)  # the history of a user that nothing is trained on
-KINDS = ("leave_one_out", "ratio", "by_user", "given")
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,8 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
         of warm items; cold items are in the last.
 
     Raises:
-        ValueError: if the kind does not fit the order of the data, or a part is empty.
+        ValueError: if a part is empty, or the interactions are not in order.
     """
-    _refuse(options, order)
     rng = numpy_generator(seed, "split")
     log = (_given_log(interactions, num_items, given, order, rng) if options.kind == "given" else
            _Log(*(interactions[name].to_numpy() for name in ("user", "item", "timestamp")),
@@ -101,33 +99,6 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
     if options.refit:
         log = replace(log, parts=_with_validation_trained(log, options))
     return _assemble(log, num_items, options)
-
-
-def _refuse(options: SplitParams, order: str) -> None:
-    if options.kind not in KINDS:
-        raise ValueError(f"params: split.kind is {options.kind}; known: {', '.join(KINDS)}")
-    if order == "none" and options.kind != "given":
-        raise ValueError(f"params: split.kind={options.kind} needs an order, but ingest.order=none says that this data "
-                         "has none; use split.kind=given with a split file")
-    if options.max_history is not None and options.max_history < 1:
-        raise ValueError(f"params: split.max_history is {options.max_history}, expected at least 1, or null for all")
-    for name in ("unseen_user_share", "test_users", "valid_users"):
-        if not 0 <= getattr(options, name) < 1:
-            raise ValueError(f"params: split.{name} is {getattr(options, name)}, expected a share of users from 0 to "
-                             "below 1")
-    if options.kind == "by_user" and options.unseen_user_share > 0:
-        raise ValueError("params: split.unseen_user_share does not go with split.kind=by_user, where no test user is "
-                         "trained on; set it to 0")
-    if options.kind != "ratio":
-        return
-    if options.by not in ("time", "history"):
-        raise ValueError(f"params: split.by is {options.by}; known: time, history")
-    if options.by == "time" and order == "position":
-        raise ValueError("params: split.by=time needs real times, but with ingest.order=position a timestamp is a "
-                         "place in the user's own history; use split.by=history")
-    if len(options.ratios) != 3 or min(options.ratios) < 0 or abs(sum(options.ratios) - 1) > 1e-6:
-        raise ValueError(f"params: split.ratios is {list(options.ratios)}, expected shares for train, valid and test "
-                         "that sum to 1")
 
 
 def _parts(log: _Log, options: SplitParams, rng: np.random.Generator) -> np.ndarray:

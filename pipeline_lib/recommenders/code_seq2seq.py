@@ -6,6 +6,7 @@ Source: Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIG
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from pipeline_lib.training.early_stopping import validation_rows
 
 IGNORED = -100
 VALIDATION_K = 10
-SOFTMAXES = ("vocabulary", "level")
 Collate = Callable[[Examples, np.ndarray], dict[str, Tensor]]
 
 
@@ -44,7 +44,7 @@ class Network:
     width: int
     feed_forward: int
     dropout: float
-    softmax: str = "vocabulary"
+    softmax: Literal["vocabulary", "level"] = "vocabulary"
     softmax_temperature: float = 1.0
 
 
@@ -57,8 +57,6 @@ class CodeSeq2Seq(nn.Module):
 
     def __init__(self, network: Network, vocabulary: Vocabulary) -> None:
         super().__init__()
-        if network.softmax not in SOFTMAXES:
-            raise ValueError(f"params: softmax is {network.softmax}; known: {', '.join(SOFTMAXES)}")
         if network.softmax == "level" and vocabulary.has_ends:
             raise ValueError("params: softmax=level needs identifiers of one length, but these vary, and their end "
                              "belongs to no level; set softmax=vocabulary")

@@ -5,11 +5,13 @@ Shapes: n users, U all users, N items, D dimensions.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from pipeline_lib.decoding.grounding import SIMILARITIES
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
@@ -19,9 +21,9 @@ from pipeline_lib.training.checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class Config:
-    """Options under ``recommender.dot``: ``similarity`` is ``dot`` or ``cosine``."""
+    """Options under ``recommender.dot``."""
 
-    similarity: str = "dot"
+    similarity: Literal[*SIMILARITIES] = "dot"
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,

@@ -10,6 +10,7 @@ Source: Liu et al. 2024 (STORE), section 3.3; Zheng et al. 2024 (LC-Rec) with it
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,7 +38,6 @@ from pipeline_lib.training.early_stopping import no_better
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-LOSSES = ("all", "target")
 WARN_ABOVE = 0.05  # share of the items of histories that have no room in a sequence
 
 
@@ -56,14 +56,14 @@ class Config:
 
     backbone: Backbone = Backbone()
     lora: Lora = Lora(rank=128, alpha=128.0)
-    start: str = "fresh"
-    tasks: tuple[str, ...] = (NEXT_ITEM, TEXT_TO_ITEM)
+    start: Literal[*STARTS] = "fresh"
+    tasks: tuple[Literal[*TASKS], ...] = (NEXT_ITEM, TEXT_TO_ITEM)
     alignment_weight: float = 1.0
     joint_epochs: int | None = None
     second_phase: bool = True
     next_epochs: int | None = None
-    loss_on: str = "all"
-    softmax: str = "vocabulary"
+    loss_on: Literal["all", "target"] = "all"
+    softmax: Literal["vocabulary", "level"] = "vocabulary"
     max_items: int = 20
     max_tokens: int = 256
     max_text: int = 32
@@ -157,11 +157,6 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    for name, values, known in (("start", (config.start,), STARTS), ("loss_on", (config.loss_on,), LOSSES),
-                                ("tasks", config.tasks, TASKS)):
-        for value in values:
-            if value not in known:
-                raise ValueError(f"params: recommender.instruction_lm.{name} is {value}; known: {', '.join(known)}")
     if NEXT_ITEM not in config.tasks:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")

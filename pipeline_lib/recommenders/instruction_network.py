@@ -20,7 +20,6 @@ from pipeline_lib.training.item_losses import full_softmax_loss
 
 IGNORED = -100
 STARTS = ("merged", "fresh")
-SOFTMAXES = ("vocabulary", "level")
 
 
 class InstructionLM(nn.Module):
@@ -32,8 +31,6 @@ class InstructionLM(nn.Module):
     def __init__(self, lm: PreTrainedModel, first_code: int, level_sizes: Sequence[int], has_ends: bool,
                  softmax: str) -> None:
         super().__init__()
-        if softmax not in SOFTMAXES:
-            raise ValueError(f"params: recommender.instruction_lm.softmax is {softmax}; known: {', '.join(SOFTMAXES)}")
         if softmax == "level" and has_ends:
             raise ValueError("params: recommender.instruction_lm.softmax=level needs identifiers of one length, but "
                              "these vary, and their end belongs to no level; set softmax=vocabulary")

@@ -7,12 +7,14 @@ from 1 here. Departures from the released code: docs/papers.md.
 
 import logging
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
 from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.quantizers.residual import RESIDUAL_GRADIENTS
 from pipeline_lib.quantizers.residual_vae import ResidualVAE
 from pipeline_lib.recommenders.alignment import SIGNS
 from pipeline_lib.recommenders.code_seq2seq import (
@@ -29,7 +31,6 @@ from pipeline_lib.training.early_stopping import no_better
 from pipeline_lib.training.loop import Alternation, fit
 
 log = logging.getLogger(__name__)
-FINALS = ("finetune", "retrain", "none")
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class Config(Network):
     alternate: bool = True
     sia_weight: float = 3e-4
     psa_weight: float = 1e-4
-    sia_sign: str = "minus"
-    residual_gradient: str = "identity"
+    sia_sign: Literal[*SIGNS] = "minus"
+    residual_gradient: Literal[*RESIDUAL_GRADIENTS] = "identity"
     temperature: float = 0.07
     warmup_epochs: int = 10
     tokenizer_learning_rate: float = 1e-4
     commitment: float = 0.25
     suffix_size: int = 256
-    final: str = "finetune"
+    final: Literal["finetune", "retrain", "none"] = "finetune"
     final_epochs: int = 100
     final_learning_rate: float = 5e-4
     final_patience: int = 10
@@ -66,7 +67,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     """Train in turns, then the recommender alone as ``config.final`` says; the best epoch by validation is kept.
 
     Raises:
-        ValueError: for an unknown option, or identifiers that are not those of an RQ-VAE with suffixes.
+        ValueError: for an option that cannot be, or identifiers that are not those of an RQ-VAE with suffixes.
     """
     check_config(config)
     _refuse_other_collisions(inputs.identifiers)
@@ -105,10 +106,6 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    if config.final not in FINALS:
-        raise ValueError(f"params: recommender.joint_seq2seq.final is {config.final}; known: {', '.join(FINALS)}")
-    if config.sia_sign not in SIGNS:
-        raise ValueError(f"params: recommender.joint_seq2seq.sia_sign is {config.sia_sign}; known: {', '.join(SIGNS)}")
     if config.cycle < 0 or config.cycle == 1:
         raise ValueError(f"params: recommender.joint_seq2seq.cycle is {config.cycle}; expected 0, or 2 and more, since "
                          "one epoch of a cycle trains the tokenizer and the others the recommender")

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer
+from pipeline_lib.decoding.grounding import SIMILARITIES
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
@@ -39,9 +41,6 @@ from pipeline_lib.training.item_losses import full_softmax_loss
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-POOLINGS = ("decoder_flat", "decoder_first", "encoder_mean")
-LOSSES = ("cosine_margin", "in_batch", "full_softmax")
-SIMILARITIES = ("cosine", "dot")
 VALIDATION_K = 10
 EPSILON = 1e-12
 
@@ -67,11 +66,11 @@ class Config:
     max_items: int = 100
     max_tokens: int = 512
     decoder_tokens: int = 20
-    pooling: str = "decoder_flat"
+    pooling: Literal["decoder_flat", "decoder_first", "encoder_mean"] = "decoder_flat"
     projection_hidden: tuple[int, ...] = (256, 128)
     projection_dropout: float = 0.2
-    loss: str = "cosine_margin"
-    similarity: str = "cosine"
+    loss: Literal["cosine_margin", "in_batch", "full_softmax"] = "cosine_margin"
+    similarity: Literal[*SIMILARITIES] = "cosine"
     margin: float = 0.0
     temperature: float = 0.07
     user_only_share: float = 0.1
@@ -267,10 +266,6 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    for name, known in (("pooling", POOLINGS), ("loss", LOSSES), ("similarity", SIMILARITIES)):
-        if getattr(config, name) not in known:
-            raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; "
-                             f"known: {', '.join(known)}")
     if config.loss == "cosine_margin" and config.similarity != "cosine":
         raise ValueError("params: recommender.retrieval_lm has loss cosine_margin with similarity dot; "
                          "set similarity=cosine, or loss=full_softmax")

@@ -9,6 +9,7 @@ Source: Liu et al. 2024 (STORE), section 3.3 and Table 5.
 
 import logging
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,7 +34,6 @@ from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-INPUTS = ("codes", "text", "text_zero_shot")
 KS = (1, 5, 10)
 FIGURES = ("loss", "auc", "group_auc", "mrr", *(f"ndcg@{k}" for k in KS))
 WHERE = "recommender.scoring_lm"
@@ -47,20 +47,20 @@ class Config:
     from the model that the source ``dense`` trained, whose sizes then replace ``backbone``; or ``fresh``.
     ``code_weight``: of the loss of saying codes, 0 for the answer's alone.
     ``max_items``: of a history; ``max_tokens``: of a prompt; ``max_text``: tokens of an item's text; ``numbered``:
-    whether lines have numbers; ``early_stopping``: the figure of `FIGURES` that chooses the epoch, in place of
+    whether lines have numbers; ``early_stopping``: the figure that chooses the epoch, in place of
     training.early_stopping, which names a figure of ranked lists.
     """
 
     backbone: Backbone = Backbone()
     lora: Lora = Lora(rank=128, alpha=128.0)
-    start: str = "fresh"
-    inputs: str = "codes"
+    start: Literal[*STARTS] = "fresh"
+    inputs: Literal["codes", "text", "text_zero_shot"] = "codes"
     code_weight: float = 1.0
     max_items: int = 20
     max_tokens: int = 512
     max_text: int = 16
     numbered: bool = True
-    early_stopping: str = "auc"
+    early_stopping: Literal[*FIGURES] = "auc"
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -145,14 +145,9 @@ def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer,
 
 
 def _check(config: Config, inputs: RecommenderInputs) -> None:
-    for name, known in (("start", STARTS), ("inputs", INPUTS)):
-        if getattr(config, name) not in known:
-            raise ValueError(f"params: {WHERE}.{name} is {getattr(config, name)}; known: {', '.join(known)}")
     if config.inputs == "text_zero_shot" and config.start == "fresh" and config.backbone.pretrained is None:
         raise ValueError(f"params: {WHERE}.inputs=text_zero_shot asks a language model as it is, but {WHERE}.backbone "
                          "is built new; set backbone.pretrained, or inputs=text")
-    if config.early_stopping not in FIGURES:
-        raise ValueError(f"params: {WHERE}.early_stopping is {config.early_stopping}; known: {', '.join(FIGURES)}")
     _refuse_no_candidates(inputs)
 
 

@@ -11,12 +11,14 @@ Source: Lin et al. 2025, "Order-agnostic Identifier for Large Language Model-bas
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from pipeline_lib.backbones.causal_lm import FAMILIES
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
@@ -35,9 +37,6 @@ from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
-KNOWN = {"backbone": ("t5", "causal_lm"), "history": ("causal", "bidirectional"), "attention": ("sparse", "plain"),
-         "positions": ("shared", "flat"), "queries": ("learned", "frozen"), "head": ("tied", "free"),
-         "cold_cf": ("keep", "zero"), "softmax": ("all", "warm")}
 MIDDLE = 0.5  # the beta that epochs are compared at while it is to be chosen
 
 
@@ -50,9 +49,9 @@ class Config:
     as in the released code; ``softmax``: the items that targets are told from.
     """
 
-    backbone: str = "t5"
+    backbone: Literal["t5", "causal_lm"] = "t5"
     pretrained: str | None = None
-    family: str = "qwen2"
+    family: Literal[*FAMILIES] = "qwen2"
     layers: int = 6
     heads: int = 8
     head_size: int = 64
@@ -65,16 +64,16 @@ class Config:
     lora_alpha: float = 16.0
     lora_dropout: float = 0.02
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj")
-    history: str = "causal"
-    attention: str = "sparse"
-    positions: str = "shared"
-    queries: str = "learned"
+    history: Literal["causal", "bidirectional"] = "causal"
+    attention: Literal["sparse", "plain"] = "sparse"
+    positions: Literal["shared", "flat"] = "shared"
+    queries: Literal["learned", "frozen"] = "learned"
     use_cf: bool = True
-    head: str = "tied"
+    head: Literal["tied", "free"] = "tied"
     alpha: float = 0.5
     beta: float | None = None
-    cold_cf: str = "keep"
-    softmax: str = "all"
+    cold_cf: Literal["keep", "zero"] = "keep"
+    softmax: Literal["all", "warm"] = "all"
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -223,10 +222,6 @@ def _sets(made: Mapping, config: Config) -> SetAutoencoder:
 
 def _check(config: Config, inputs: RecommenderInputs) -> None:
     made = inputs.identifiers.config
-    for name, known in KNOWN.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"params: recommender.set_query.{name} is {getattr(config, name)}; "
-                             f"known: {', '.join(known)}")
     if made.get("kind") != "set":
         raise ValueError(f"recommender.set_query reads token sets, but quantize made {made.get('kind')}; set "
                          "tokenizer.kind=set")

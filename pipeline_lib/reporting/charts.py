@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "x"), ("-", "D"), ("--", "v"))
-HATCHES = ("", "///", "...", "xxx", "---")
-GREYS = ("0.35", "0.85", "0.65", "0.95", "0.5")
+# taken in turn, as many as have no common divisor, so that 28 lines, or bars, differ from each other
+DASHES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "x", "D", "v", "+")
+GREYS, HATCHES = ("0.45", "0.85", "0.65", "1.0"), ("", "///", "...", "xxx", "---", "\\\\\\", "+++")
+MARKED = 60  # points that have a marker each; on longer lines markers stand a tenth of the chart apart
 
 Points = Sequence[tuple[float, float]]
 
@@ -15,9 +16,9 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, log: bool = False
     """Named lines; ``x`` and ``y`` are axis labels with their unit, ``log`` makes both axes logarithmic."""
     def draw(axes) -> None:
         for place, (name, points) in enumerate(lines.items()):
-            dash, marker = LINES[place % len(LINES)]
-            axes.plot(*zip(*points, strict=True), dash, marker=marker if len(points) <= 60 else "", markersize=4,
-                      color="black", linewidth=1.2, label=name)
+            apart = None if len(points) <= MARKED else (0.1 * place / len(lines), 0.1)
+            axes.plot(*zip(*points, strict=True), DASHES[place % len(DASHES)], marker=MARKERS[place % len(MARKERS)],
+                      markevery=apart, markersize=4, color="black", linewidth=1.2, label=name)
         if log:
             axes.set(xscale="log", yscale="log")
         if len(lines) > 1:

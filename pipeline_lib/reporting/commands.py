@@ -1,4 +1,4 @@
-"""`sidflow record`, `results`, `report`, `sweep`, `compare` and `export`: what is done with a finished run."""
+"""`sidflow record`, `results`, `report`, `sweep` and `compare`: what is done with a finished run."""
 
 import logging
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib import artifacts, plain_files
+from pipeline_lib import plain_files
 from pipeline_lib.command import listed
 from pipeline_lib.params_file import check_ablation, compose_tree, params_from_tree
 from pipeline_lib.parsing import known_names
@@ -38,17 +38,19 @@ def record() -> None:
 def results(metrics: MetricOption = ("recall@5,recall@10,recall@20,hit_rate@10,hit_rate@20,"
                                      "ndcg@5,ndcg@10,ndcg@20,auc,group_auc,mrr",),
             data: Annotated[str | None, typer.Option(help="Only protocols that start with this name.")] = None,
-            groups: Annotated[list[str], typer.Option(help="Of published figures, e.g. all,warm,cold")] = ("all",),
+            groups: Annotated[list[str], typer.Option(help="Of users or items, e.g. all,warm,cold")] = ("all",),
             ) -> None:
     """Print recorded runs and the papers' figures, a block a protocol: figures of two protocols never share a row."""
     from pipeline_lib.reporting.results_table import format_results, published_rows, recorded_rows
 
     tables, names = plain_files.read_tables(RESULTS), listed(metrics)
+    ledger = tables.get("ledger", [])
     known = {figure["group"] for figure in tables.get("published", [])}
+    known |= {name.split("/")[1] for row in ledger[:1] for name in row if name.startswith("test/")}
     unknown = [group for group in listed(groups) if known and group not in known]
     if unknown:
-        raise ValueError(f"--groups {unknown[0]}: no published figure is of it; {known_names(unknown[0], sorted(known))}")
-    rows = recorded_rows(tables.get("ledger", []), names)
+        raise ValueError(f"--groups {unknown[0]}: no figure is of it; {known_names(unknown[0], sorted(known))}")
+    rows = recorded_rows(ledger, names, listed(groups))
     rows += published_rows(tables.get("published", []), listed(groups))
     rows = [row for row in rows if data is None or row["protocol"].startswith(data)]
     if not rows:
@@ -65,6 +67,7 @@ def report(out: OutOption = "reports/report.html") -> None:
     """Write one self-contained HTML page about the last run: reports/report.html."""
     from pipeline_lib.reporting.page_of_run import report_page
 
+    _check_place("--out", out)
     page = report_page(PROJECT, RESULTS)
     out.write(page)
     typer.echo(f"wrote {out.name} ({len(page) / 2**20:.1f} MiB)")
@@ -78,6 +81,7 @@ def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept,
     from pipeline_lib.reporting.results_table import format_table
     from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
 
+    _check_place("--out", out)
     lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics))
     values = [value for value, _ in next(iter(lines.values()))]
     typer.echo(format_table([[key, *lines], *([f"{value:g}", *(f"{points[place][1]:.4f}" for points in lines.values())]
@@ -110,6 +114,8 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
     from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace
     from pipeline_lib.seeding import numpy_generator
 
+    if chart is not None:
+        _check_place("--chart", chart)
     metrics = listed(metrics)
     cells = make_grid(listed(datasets), listed(papers), scale, listed(ablations),
                       [_whole_number(seed) for seed in listed(seeds)], overrides or [])
@@ -158,33 +164,13 @@ def _popularity_chart(outcomes, metric: str) -> str:
     return bar_charts(POPULARITY_GROUPS, panels, x=POPULARITY_AXIS, y=metric).decode()
 
 
-def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet file for item_id and codes.")] = None,
-           recommendations: Annotated[Path | None, typer.Option(help="The same for the first k items a user.")] = None,
-           k: Annotated[int, typer.Option("-k", help="Items a user.")] = 10) -> None:
-    """Write identifiers and recommendations of the last run under the raw ids, as CSV or Parquet."""
-    from pipeline_lib.reporting.export import codes_table, recommendations_table, write_export
-    from pipeline_lib.reporting.finished_run import PREDICTIONS
-    from pipeline_lib.reporting.page_of_run import ITEMS, USERS, final_codes
-    from pipeline_lib.reporting.provenance import changed_stages
-
-    if codes is None and recommendations is None:
-        raise ValueError("nothing to export: give --codes FILE, --recommendations FILE, or both")
-    stages = changed_stages(PROJECT)
-    if stages:
-        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
-                         "`dvc repro`, then export")
-    item_ids = artifacts.read_catalogue(PROJECT / ITEMS).item_ids
-    if codes is not None:
-        made = final_codes(PROJECT)
-        if made is None:
-            raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
-        write_export(codes, codes_table(item_ids, made))
-        typer.echo(f"wrote {codes}: {len(made)} items")
-    if recommendations is not None:
-        user_ids = artifacts.read_user_ids(PROJECT / USERS)
-        rankings = artifacts.read_predictions(PROJECT / PREDICTIONS / "test.parquet", len(item_ids))["all"]
-        write_export(recommendations, recommendations_table(user_ids, item_ids, rankings, k))
-        typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
+def _check_place(option: str, file) -> None:
+    """Refuse, before the work, a file that is opened after it and cannot be written."""
+    place = Path(file.name)
+    if place.is_dir():
+        raise ValueError(f"{option} {place}: is a folder; expected a file to write")
+    if not place.parent.is_dir():
+        raise ValueError(f"{option} {place}: there is no folder {place.parent}; make it, or give another file")
 
 
 def _check_names(cells) -> None:
@@ -201,18 +187,30 @@ def _check_names(cells) -> None:
 
 
 def _check_cells(cells, metrics: list[str]) -> None:
-    """Refuse another paper's ablations, and metrics at a length that no run measures, before anything runs."""
+    """Refuse another paper's ablations, and metrics that no run measures, before anything runs."""
+    runs = []
     for cell in {(cell.paper, cell.ablation): cell for cell in cells}.values():
         try:
             params = params_from_tree(compose_tree(CONF, cell.composition))
         except ValueError:  # such a cell is a failed one, and does not keep the others from running
             continue
         check_ablation(params)
-        for metric in metrics:
-            length = metric.partition("@")[2]
-            if length and params.decode.kind != "score" and length not in map(str, params.evaluate.ks):
-                raise ValueError(f"--metrics {metric}: evaluate.ks has {', '.join(map(str, params.evaluate.ks))}; take one "
-                                 f"of these, or set -S 'evaluate.ks=[...]'")
+        runs.append(params)
+    _check_metrics(runs, metrics)
+
+
+def _check_metrics(runs, metrics: list[str]) -> None:
+    from pipeline_lib.reporting.comparison import measured_metrics
+
+    known = dict.fromkeys(name for params in runs for name in measured_metrics(params))
+    ks = dict.fromkeys(str(k) for params in runs if params.decode.kind != "score" for k in params.evaluate.ks)
+    for metric in metrics if runs else ():
+        if metric not in known:
+            name, _, length = metric.partition("@")
+            if length.isdigit() and any(f"{name}@{k}" in known for k in ks):
+                raise ValueError(f"--metrics {metric}: evaluate.ks has {', '.join(ks)}; take one of these, or set "
+                                 "-S 'evaluate.ks=[...]'")
+            raise ValueError(f"--metrics {metric}: no run here measures it; {known_names(metric, known)}")
 
 
 def _run_cell(workspace: Path, cell, params):

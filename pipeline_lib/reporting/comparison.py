@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_lib.evaluation.scoring import NDCG_KS
 from pipeline_lib.params import Params
 from pipeline_lib.reporting.finished_run import FinishedRun, keep_failure, keep_run, read_run, read_users, user_metrics
 from pipeline_lib.reporting.ledger import run_name
@@ -66,6 +67,13 @@ def make_grid(datasets: Sequence[str], papers: Sequence[str], scale: str, ablati
     return list(dict.fromkeys(cells))
 
 
+def measured_metrics(params: Params) -> list[str]:
+    """The metrics that a run of these parameters has of all test users."""
+    if params.decode.kind == "score":
+        return ["auc", "group_auc", "mrr", *(f"ndcg@{k}" for k in NDCG_KS)]
+    return [*(f"{name}@{k}" for name in ("recall", "hit_rate", "ndcg") for k in params.evaluate.ks), "mrr"]
+
+
 def run_grid(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params],
              run: Callable[[Cell, Params], FinishedRun]) -> None:
     """Run every cell that is not kept yet; one that fails is remembered with its error, and the others go on.
@@ -115,10 +123,14 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
         reference: the method that others are tested against, on the same data, protocol, scale and seeds.
 
     Returns:
-        ``dataset, protocol, scale, method, seeds, status``, and per metric its mean, ``<metric> spread`` (sample
-        standard deviation over seeds) and, against the reference, ``difference``, ``low``, ``high`` (95% interval over
-        users) and ``p``, or ``untested``, why there is no test; then means of parameters, users/s, and seconds and peak
-        memory of each stage, over the seeds that have them.
+        ``dataset, protocol, scale, method, seeds, status``, ``reference`` and ``overrides`` of all, and per metric its
+        mean, ``<metric> spread`` (sample standard deviation over seeds) and, against the reference, ``difference``,
+        ``low``, ``high`` (95% interval over users) and ``p``, or ``untested``, why there is no test, or ``missing``, why
+        there is no figure; then ``untimed``, the stages that a seed has no time of, and means of parameters, users/s,
+        and seconds and peak memory of each stage, over the seeds that have them.
+
+    Raises:
+        ValueError: if seeds of a method differ in their protocol, or all methods ran and none has a metric.
     """
     groups: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -128,12 +140,14 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
         if len(protocols) > 1:
             raise ValueError(f"{members[0].cell}: its seeds differ in their protocol ({'; '.join(protocols)}); compare "
                              "them in two calls")
-    rows = [_row(key, members, groups.get((key[0], key[1], reference or ""), []), kept, metrics, generator)
-            for key, members in groups.items()]
-    return rows + _baseline_rows(outcomes, metrics)
+    rows = [_row(key, groups, reference or "", kept, metrics, generator) for key in groups]
+    for metric in metrics:
+        if rows and all(f"{metric} missing" in row for row in rows):
+            raise ValueError(f"{metric}: no run has it ({rows[0][f'{metric} missing']})")
+    return rows + _baseline_rows(outcomes, metrics, reference or "")
 
 
-def _baseline_rows(outcomes: Sequence[Outcome], metrics: Sequence[str]) -> list[dict[str, Any]]:
+def _baseline_rows(outcomes: Sequence[Outcome], metrics: Sequence[str], reference: str) -> list[dict[str, Any]]:
     """Popularity and random, scored on the users of the first finished run of each data set, scale and protocol."""
     first: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for outcome in outcomes:
@@ -141,22 +155,26 @@ def _baseline_rows(outcomes: Sequence[Outcome], metrics: Sequence[str]) -> list[
             key = (outcome.cell.dataset, outcome.tree["row"]["protocol"], outcome.cell.scale)
             first.setdefault(key, outcome.tree["row"])
     return [{"dataset": key[0], "protocol": key[1], "scale": key[2], "method": f"baseline: {name}", "seeds": "",
-             "status": "done", "revisions": "", **{metric: float(value) for metric, value in figures.items()}}
+             "status": "done", "revisions": "", "reference": reference,
+             "overrides": " ".join(outcomes[0].cell.overrides),
+             **{metric: float(value) for metric, value in figures.items()}}
             for key, row in first.items() for name, figures in baseline_figures(row, metrics).items()]
 
 
-def _row(key: tuple[str, ...], members: Sequence[Outcome], references: Sequence[Outcome], kept: Path,
+def _row(key: tuple[str, ...], groups: Mapping[tuple[str, ...], Sequence[Outcome]], reference: str, kept: Path,
          metrics: Sequence[str], generator: np.random.Generator) -> dict[str, Any]:
+    members, references = groups[key], groups.get((key[0], key[1], reference), [])
     done = [outcome for outcome in members if outcome.tree]
-    errors = [f"failed: {outcome.error}" for outcome in members if outcome.error]
     row = {"dataset": key[0], "protocol": done[0].tree["row"]["protocol"] if done else "", "scale": key[1],
-           "method": key[2], "seeds": f"{len(done)} of {len(members)}",
-           "status": errors[0] if errors else NOT_RUN if len(done) < len(members) else "done",
-           "revisions": " ".join(sorted({outcome.tree["row"]["revision"] for outcome in done}))}
+           "method": key[2], "seeds": f"{len(done)} of {len(members)}", "status": _status(members, len(done)),
+           "revisions": " ".join(sorted({outcome.tree["row"]["revision"] for outcome in done})),
+           "reference": reference, "overrides": " ".join(members[0].cell.overrides)}
     if not done:
         return row
     for metric in metrics:
         row |= _metric_columns(metric, done, [other for other in references if other.tree], kept, generator)
+    timings = [timing for outcome in done for timing in outcome.tree.get("timing", {}).items()]
+    row["untimed"] = " ".join(dict.fromkeys(stage for stage, timing in timings if not timing))
     columns = dict.fromkeys(name for outcome in done for name in outcome.tree["row"])
     figures = [name for name in columns if name in ("parameters", "users_per_second")
                or name.split("/")[0] in ("seconds", "peak_memory_mib")]
@@ -166,11 +184,22 @@ def _row(key: tuple[str, ...], members: Sequence[Outcome], references: Sequence[
     return row
 
 
+def _status(members: Sequence[Outcome], done: int) -> str:
+    """``done``, ``failed: ...`` or ``not run``, behind the number of seeds where others have figures."""
+    errors = [outcome.error for outcome in members if outcome.error]
+    what, count = (f"failed: {errors[0]}", len(errors)) if errors else (NOT_RUN, len(members) - done)
+    if not count:
+        return "done"
+    return f"{count} of {len(members)} seeds {what}" if done else what
+
+
 def _metric_columns(metric: str, done: Sequence[Outcome], references: Sequence[Outcome], kept: Path,
                     generator: np.random.Generator) -> dict[str, Any]:
     values = [outcome.tree["row"].get(PREFIX + metric) for outcome in done]
-    if any(value is None for value in values):
-        raise ValueError(f"{done[0].cell}: no {metric}; it has {', '.join(_metrics_of(done[0].tree))}")
+    if None in values:
+        lacking = done[values.index(None)]
+        reason = f"{lacking.cell.method}: no {metric}; it has {', '.join(_metrics_of(lacking.tree)) or 'no metric'}"
+        return {metric: "", f"{metric} spread": "", f"{metric} missing": reason}
     mean, spread = mean_and_spread(np.array(values, dtype=np.float64))
     columns = {metric: mean, f"{metric} spread": "" if spread is None else spread}
     partners = {outcome.cell.seed: outcome for outcome in references}
@@ -195,4 +224,5 @@ def _comparable(one: Outcome, other: Outcome) -> bool:
 
 
 def _metrics_of(tree: Mapping[str, Any]) -> list[str]:
-    return [name.removeprefix(PREFIX) for name in tree["row"] if name.startswith(PREFIX)]
+    names = [name.removeprefix(PREFIX) for name in tree["row"] if name.startswith(PREFIX)]
+    return [name for name in names if name not in ("users", "pairs")]

@@ -49,14 +49,25 @@ def recommendations_table(user_ids: list[str], item_ids: list[str], rankings: Ra
                      "score": pa.array(rankings.scores[kept], pa.float32())})
 
 
+def check_format(path: Path) -> None:
+    """Refuse a path that nothing can be written to.
+
+    Raises:
+        ValueError: for a folder, or another ending than those of `FORMATS`.
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, expected a file to write")
+
+
 def write_export(path: Path, table: pa.Table) -> None:
     """Write CSV or Parquet, by the ending of ``path``.
 
     Raises:
-        ValueError: for another ending.
+        ValueError: as `check_format`.
     """
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: ends in {path.suffix or 'nothing'}, expected {' or '.join(FORMATS)}")
+    check_format(path)
     with plain_files.writing_file(path) as place:
         if path.suffix == ".csv":
             pa.csv.write_csv(table, place)

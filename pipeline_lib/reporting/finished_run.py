@@ -20,7 +20,9 @@ from pipeline_lib.evaluation.scoring import user_scoring_metrics
 from pipeline_lib.params import Params
 from pipeline_lib.params_file import check_ablation, read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
-from pipeline_lib.reporting.provenance import Stage, changed_keys, describe_hardware, read_stages, revision
+from pipeline_lib.reporting.hardware import describe_hardware
+from pipeline_lib.reporting.provenance import Stage, changed_keys, read_stages, revision
+from pipeline_lib.reporting.timing import HARDWARE
 
 PARAMS, METRICS, TOKENIZER = "params.yaml", "reports/metrics.json", "reports/tokenizer.json"
 TIMING, TIMINGS = "reports/timing.json", "timings.json"
@@ -50,12 +52,13 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     params = read_params(folder / PARAMS)
     check_ablation(params)
     stages = read_stages(folder)
-    timing = stage_timings(stages, _read_json(folder / TIMING), _read_json(kept / TIMINGS))
+    measured = _read_json(folder / TIMING)
+    timing = stage_timings(stages, measured, _read_json(kept / TIMINGS))
     users, figures, cases = scored_users(folder) if params.decode.kind == "score" else ranked_users(folder, params)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
                   count_parameters(folder, params), revision=revision(folder), overrides=changed_keys(folder),
-                  hardware=describe_hardware(), date=now)
+                  hardware=measured.get(HARDWARE) or describe_hardware(), date=now)
     tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing}
     columns = {"user": pa.array(users, pa.int32()),
                **{name: pa.array(values, pa.float32()) for name, values in figures.items()}}

@@ -70,11 +70,14 @@ def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, 
            "peak_memory_mib": max(entry["peak_memory_mib"] for entry in known.values()) if complete else ""}
     for figure in ("seconds", "peak_memory_mib"):
         row |= {f"{figure}/{stage}": entry[figure] for stage, entry in known.items()}
-    figures = {part: tree for part, tree in metrics.items() if part not in ("run", "scoring")}
-    if "scoring" in metrics:  # candidates were scored: their figures stand where those of lists would
-        scoring = metrics["scoring"]
-        figures |= {part: tree if part == "baseline" else {"all": tree} for part, tree in scoring.items()}
-    return row | flatten(figures | {"tokenizer": tokenizer})
+    return row | flatten({**measured_parts(metrics), "tokenizer": tokenizer})
+
+
+def measured_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json without ``run``; figures of scored candidates, if there are any, where those of lists would stand."""
+    parts = {part: tree for part, tree in metrics.items() if part not in ("run", "scoring")}
+    scoring = metrics.get("scoring", {})
+    return parts | {part: tree if part == "baseline" else {"all": tree} for part, tree in scoring.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, joint: str = "/") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.params import Params
 from pipeline_lib.params_file import read_params
+from pipeline_lib.records import Catalogue, Split
 from pipeline_lib.reporting.dag import draw_dag
 from pipeline_lib.reporting.data_sections import codes_section, data_section, reconstruction_section, training_section
 from pipeline_lib.reporting.figures import draw_model_figures
@@ -23,8 +24,10 @@ from pipeline_lib.reporting.finished_run import (
     TOKENS,
     collect_run,
 )
+from pipeline_lib.reporting.hardware import HARDWARE_FIELDS
+from pipeline_lib.reporting.ledger import measured_parts
 from pipeline_lib.reporting.page import Section, image, paragraph, render_page
-from pipeline_lib.reporting.provenance import Stage, changed_code, changed_stages, describe_hardware, read_stages
+from pipeline_lib.reporting.provenance import Stage, changed_code, changed_stages, read_stages
 from pipeline_lib.reporting.result_sections import (
     comparison_section,
     examples_section,
@@ -52,10 +55,10 @@ def report_page(folder: Path, results: Path) -> str:
     run = collect_run(folder, results / "runs")
     timing = {name: entry for name, entry in run.tree["timing"].items() if entry}
     catalogue, split = artifacts.read_catalogue(folder / ITEMS), artifacts.read_split(folder / SPLIT)
-    metrics, plots = plain_files.read_json(folder / METRICS), plain_files.read_tables(folder / PLOTS)
+    measured, plots = plain_files.read_json(folder / METRICS), plain_files.read_tables(folder / PLOTS)
+    metrics = {"run": measured["run"], **measured_parts(measured)}
     tables = plain_files.read_tables(results) if results.exists() else {}
     names = [title or item_id for title, item_id in zip(catalogue.titles, catalogue.item_ids, strict=True)]
-    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
     user_ids = artifacts.read_user_ids(folder / USERS)
     counts = (len(user_ids), len(artifacts.read_interactions(folder / INTERACTIONS)))
     changed = changed_stages(folder)
@@ -70,8 +73,8 @@ def report_page(folder: Path, results: Path) -> str:
         metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
         *_figures(folder),
         comparison_section(run.tree["row"], *(tables.get(name, []) for name in ("ledger", "published", "comparison"))),
-        examples_section(catalogue, user_ids, split.test, rankings),
-        timing_section(timing, describe_hardware()),
+        *_examples(folder, params, catalogue, user_ids, split),
+        timing_section(timing, {name: run.tree["row"][name] for name in HARDWARE_FIELDS}),
     ]
     return render_page(f"sidflow: {run.tree['row']['paper']} on {run.tree['row']['dataset']}", sections)
 
@@ -116,6 +119,15 @@ def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list
     examples = [example for source in params.embed.sources for example in
                 plain_files.read_json(folder / EMBED / source / "meta.json").get("reconstructions", [])]
     return [reconstruction_section(examples, names)] if examples else []
+
+
+def _examples(folder: Path, params: Params, catalogue: Catalogue, user_ids: Sequence[str],
+              split: Split) -> list[Section]:
+    """Users with their lists; none where candidates were scored, which makes no lists."""
+    if params.decode.kind == "score":
+        return []
+    rankings = artifacts.read_predictions(folder / PREDICTIONS / "test.parquet", len(catalogue))["all"]
+    return [examples_section(catalogue, user_ids, split.test, rankings)]
 
 
 def _figures(folder: Path) -> list[Section]:

@@ -1,10 +1,8 @@
 """Where a result comes from: the code's revision, what DVC says of the pipeline, the machine."""
 
-import os
-import platform
-import shutil
+import contextlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +57,12 @@ def _follows(key: str, changed: Mapping[str, Any], followed: Mapping[str, str]) 
 
 
 def changed_stages(folder: Path) -> list[str]:
-    """Stages, and tracked data, whose files are not those of dvc.lock: what `dvc status` lists."""
-    from dvc.repo import Repo
+    """Stages, and tracked data, whose files are not those of dvc.lock: what `dvc status` lists.
 
-    with Repo(str(folder)) as repo:
+    Raises:
+        ValueError: if DVC cannot say, e.g. for params.yaml that is no YAML, or another process that holds its lock.
+    """
+    with _opened(folder, "dvc status") as repo:
         return sorted(repo.status())
 
 
@@ -72,14 +72,8 @@ def read_stages(folder: Path) -> list[Stage]:
     Raises:
         ValueError: if DVC cannot read the pipeline, e.g. for want of a parameter.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(folder)) as repo:
-            return in_order(_stages_of(repo))
-    except DvcException as error:
-        raise ValueError(f"dvc.yaml: {' '.join(str(error).split())}") from error
+    with _opened(folder, "dvc.yaml") as repo:
+        return in_order(_stages_of(repo))
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -115,36 +109,23 @@ def require_committed(folder: Path) -> None:
         raise ValueError(f"dvc status: {', '.join(stages)} changed since the run; `dvc repro`, then record it")
 
 
-def describe_hardware() -> dict[str, str | int]:
-    """``cpu``, ``cores`` that this process may use, ``threads`` of the numeric libraries, ``gpu`` or nothing."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    return {"cpu": _cpu_model(), "cores": cores, "threads": int(threads) if threads.isdigit() else cores,
-            "gpu": _gpus()}
+@contextlib.contextmanager
+def _opened(folder: Path, what: str) -> Iterator[Any]:
+    """DVC's repository of a project; what DVC refuses within the block is one line that begins with ``what``."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
 
 
 def _stages_of(repo) -> list[Stage]:
     return [Stage(stage.name, tuple(dep.def_path for dep in stage.deps),
                   {out.def_path: out.hash_info.value for out in stage.outs})
             for stage in repo.index.stages if hasattr(stage, "name")]  # without the pointers of `dvc add`
-
-
-def _cpu_model() -> str:
-    command = {"Linux": ["lscpu"], "Darwin": ["sysctl", "machdep.cpu.brand_string"]}.get(platform.system(), [])
-    if command and shutil.which(command[0]):
-        lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("Model name:", "machdep."))]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
-
-
-def _gpus() -> str:
-    if os.environ.get("SIDFLOW_DEVICE", "auto") == "cpu" or not shutil.which("nvidia-smi"):
-        return ""
-    done = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
-                          check=False)
-    return ", ".join(done.stdout.split("\n")).strip(", ") if done.returncode == 0 else ""
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline_lib.evaluation.groups import HISTORY_BUCKETS
 from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.charts import bar_chart
-from pipeline_lib.reporting.comparison_text import readable_rows
+from pipeline_lib.reporting.comparison_text import readable_rows, reference_note, row_notes, stage_rows
 from pipeline_lib.reporting.ledger import PRESETS, find_row
 from pipeline_lib.reporting.page import Section, bullets, image, paragraph, table
 from pipeline_lib.reporting.results_table import POPULARITY_AXIS, heading, method_name, same_data
@@ -77,17 +77,28 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
 
 
 def _compared(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table a data set and scale: what `sidflow compare` printed."""
+    """What `sidflow compare` printed: a table of figures and one of stages for each data set and scale."""
     metrics = [name.removesuffix(" spread") for name in rows[0] if name.endswith(" spread")]
     parts = []
     for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
         members = [row for row in rows if (row["dataset"], row["scale"]) == key]
-        protocols = ", ".join(dict.fromkeys(heading(row["protocol"]) for row in members if row["protocol"]))
         header, *lines = readable_rows(members, metrics)
         statuses = [row["status"] for row in members]
         parts.append(table([*header, "status"], [[*line, status] for line, status in zip(lines, statuses, strict=True)],
-                           f"{key[0]}, scale {key[1]}: {protocols}"))
+                           _compared_caption(members)))
+        parts += [paragraph(note, note=True) for note in row_notes(members, metrics)]
+        header, *lines = stage_rows(members) or [[]]
+        if lines:
+            parts.append(table(header, lines, "Seconds and peak memory of each stage, means over seeds."))
     return "".join(parts)
+
+
+def _compared_caption(rows: Sequence[Mapping[str, str]]) -> str:
+    row = rows[0]
+    protocols = ", ".join(dict.fromkeys(heading(row["protocol"]) for row in rows if row["protocol"]))
+    caption = f"{row['dataset']}, scale {row['scale']}: {protocols}"
+    caption += f"; with {row['overrides']}" if row.get("overrides") else ""
+    return f"{caption}; {reference_note(row['reference'])}" if row.get("reference") else caption
 
 
 def _published(row: Mapping[str, Any], published: Sequence[Mapping[str, str]]) -> str:
@@ -156,14 +167,15 @@ def timing_section(timing: Mapping[str, Mapping[str, float]], hardware: Mapping[
         body += image(bar_chart(list(timing), {"seconds": [entry["seconds"] for entry in timing.values()]},
                                 x="stage", y="seconds"), "Wall time of each stage when it last ran.")
     machine = ", ".join(f"{name} {value or 'none'}" for name, value in hardware.items())
-    return Section("timings", "Timings", body + paragraph(f"This machine: {machine}.", note=True))
+    return Section("timings", "Timings", body + paragraph(f"Measured on: {machine}.", note=True))
 
 
 def shown_metrics(names: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """The metrics that a table has room for: recall and NDCG at 5, 10 and 20 (or what there is), and MRR."""
+    """The metrics that a table has room for: AUC, recall and NDCG at 5, 10 and 20 (or what there is), and MRR."""
     ranked = [name for name in names if name.startswith(("recall@", "ndcg@"))]
     usual = [name for name in ranked if name.split("@")[1] in ("5", "10", "20")] or ranked
-    return sorted(usual, key=_metric_order) + [name for name in names if name == "mrr"]
+    areas = [name for name in names if name in ("auc", "group_auc")]
+    return [*areas, *sorted(usual, key=_metric_order), *(name for name in names if name == "mrr")]
 
 
 def history_name(shortest: int) -> str:

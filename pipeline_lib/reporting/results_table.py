@@ -37,7 +37,7 @@ def published_rows(published: Sequence[Mapping[str, str]], groups: Sequence[str]
     for figure in published:
         if figure["group"] not in groups:
             continue
-        method = figure["row"] if figure["group"] == "all" else f"{figure['row']}, {figure['group']}"
+        method = _of_group(figure["row"], figure["group"])
         key = (figure["protocol"], figure["source"], figure["table"], method)
         row = rows.setdefault(key, {"protocol": key[0], "method": method, "source": f"{key[1]}, {key[2]}"})
         row[figure["metric"]] = figure["value"] + ("*" if figure["note"] else "")
@@ -51,21 +51,22 @@ def baseline_figures(row: Mapping[str, Any], metrics: Sequence[str]) -> dict[str
             if any(value != "" for value in figures.values())}
 
 
-def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> list[dict[str, str]]:
-    """Ledger rows in the same form, behind popularity and random on their users.
+def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str],
+                  groups: Sequence[str] = ("all",)) -> list[dict[str, str]]:
+    """Ledger rows in the same form, a row a group, behind popularity and random where ``all`` is among the groups.
 
     ``source`` says scale, seed, revision, and what differed from the presets.
     """
     rows = []
-    for protocol, row in {row["protocol"]: row for row in ledger}.items():
+    for protocol, row in {row["protocol"]: row for row in ledger if "all" in groups}.items():
         rows += [{"protocol": protocol, "method": f"baseline: {name}", "source": "the same users",
                   **{metric: f"{float(value):.4f}" for metric, value in figures.items()}}
                  for name, figures in baseline_figures(row, metrics).items()]
-    rows += [{"protocol": row["protocol"], "method": method_name(row),
+    rows += [{"protocol": row["protocol"], "method": _of_group(method_name(row), group),
               "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']} "
                         f"{row.get('overrides', '')}".strip(),
-              **{name: f"{float(row[PREFIX + name]):.4f}" for name in metrics if row.get(PREFIX + name)}}
-             for row in ledger]
+              **{name: f"{float(row[f'test/{group}/{name}']):.4f}" for name in metrics if row.get(f"test/{group}/{name}")}}
+             for row in ledger for group in groups]
     return rows
 
 
@@ -95,6 +96,10 @@ def format_results(rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) ->
                       if any(name in row for name in shown)]
             blocks.append(f"{heading(protocol)}\n{format_table(lines, 2)}")
     return "\n\n".join(blocks)
+
+
+def _of_group(method: str, group: str) -> str:
+    return method if group == "all" else f"{method}, {group}"
 
 
 def format_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""Seconds, peak memory and throughput of each stage, in one small JSON file outside the cached outputs."""
+"""Seconds, peak memory and throughput of each stage, and the hardware, in one small JSON file outside the cached outputs."""
 
 import contextlib
 import resource
@@ -8,11 +8,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline_lib import plain_files
+from pipeline_lib.reporting.hardware import describe_hardware
+
+HARDWARE = "hardware"  # the entry of timing.json that is no stage
 
 
 @contextlib.contextmanager
 def measure_stage(stage: str, path: Path, stages: Collection[str], write: bool = True) -> Iterator[dict[str, float]]:
     """Measure the block and put the result at ``stage`` in the JSON file, beside those of other stages.
+
+    ``hardware`` in the file is that of the stage that ran last.
 
     Args:
         stages: all stages of this run; what the file holds of others, left by a run with other parameters, goes.
@@ -32,7 +37,7 @@ def measure_stage(stage: str, path: Path, stages: Collection[str], write: bool =
     entry = {"seconds": round(seconds, 2), "peak_memory_mib": round(peak_memory_mib(), 1), **counts, **rates}
     timings = plain_files.read_json(path) if path.exists() else {}
     kept = {name: values for name, values in timings.items() if name in stages}
-    plain_files.write_json(path, {**kept, stage: entry})
+    plain_files.write_json(path, {**kept, stage: entry, HARDWARE: describe_hardware()})
 
 
 def peak_memory_mib() -> float:

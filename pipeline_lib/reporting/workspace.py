@@ -12,8 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from zc.lockfile import LockError, LockFile
+
+from pipeline_lib import plain_files
 
 WORKSPACE = Path(".sidflow/compare/clone")
+LOCK = "running.lock"  # beside the clone, with the number of the process that has it
 
 
 @contextlib.contextmanager
@@ -23,17 +27,15 @@ def open_workspace(project: Path) -> Iterator[Path]:
     Raises:
         RuntimeError: if another process has it, or git or DVC cannot set it up.
     """
-    holder = (project / WORKSPACE).with_name(f"running-{os.getpid()}")
-    for other in holder.parent.glob("running-*"):
-        if _is_alive(int(other.name.split("-")[1])):
-            raise RuntimeError(f"{other}: another `sidflow compare` runs here; wait for it, or stop process "
-                               f"{other.name.split('-')[1]}")
-        other.rmdir()
-    holder.mkdir(parents=True)
+    lock_path = (project / WORKSPACE).with_name(LOCK)
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        lock = LockFile(str(lock_path))  # flock, which ends with its process however that ends
+    except LockError as error:
+        raise RuntimeError(f"{lock_path}: another `sidflow compare` runs here; wait for it, or stop process "
+                           f"{plain_files.read_json(lock_path)}") from error
+    with contextlib.closing(lock):
         yield _clone(project, project / WORKSPACE)
-    finally:
-        holder.rmdir()
 
 
 def run_pipeline(workspace: Path, project: Path, overrides: Sequence[str], raw: Path) -> None:
@@ -113,13 +115,3 @@ def _ended_with_us(process: subprocess.Popen) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True

@@ -69,7 +69,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
         ValueError: if there are fewer items than codewords, fewer than two codewords a cluster, or no item with
             training data to align, or if an option is out of range.
     """
-    _check(config)
+    check_config(config)
     cf_vectors = flat_vectors(inputs.cf_vectors)
     known = np.bincount(inputs.train.values, minlength=len(cf_vectors)) > 0
     if config.cf_weight and not known.any():
@@ -83,7 +83,12 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
                                          seed=seed, regulariser=regulariser)
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
     most = config.codebook_size // 2
     if not 1 <= config.clusters <= most:
         raise ValueError(f"params: tokenizer.letter.clusters={config.clusters}, but a codebook of "

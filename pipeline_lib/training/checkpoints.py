@@ -1,7 +1,7 @@
 """Checkpoints that a killed run resumes from, kept outside a stage's outputs.
 
-A checkpoint belongs to a key: a digest of the params, inputs and code that it was trained with. safetensors and JSON
-only. Two runs with one key lock each other out.
+A checkpoint belongs to a key: a digest of the params, inputs and code that it was trained with. It is one safetensors
+file, so that it is replaced at once and a kill loses none. Two runs with one key lock each other out.
 """
 
 import contextlib
@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline_lib import plain_files
 
 log = logging.getLogger(__name__)
 CODE = Path(__file__).resolve().parents[1]
+STATE = "state.safetensors"
 
 
 def checkpoint_root() -> Path:
@@ -49,15 +51,15 @@ class Checkpoints:
         self.folder, self.root = folder, root or folder.parent
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        with plain_files.writing_folder(self.folder) as place:
-            save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
-                      place / "tensors.safetensors")
-            (place / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        with plain_files.writing_file(self.folder / STATE) as place:
+            save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, place,
+                      metadata={"state": json.dumps(state)})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        if not (self.folder / "state.json").exists():
+        if not (self.folder / STATE).exists():
             return None
-        return load_file(self.folder / "tensors.safetensors"), plain_files.read_json(self.folder / "state.json")
+        with safe_open(self.folder / STATE, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])
 
     def part(self, name: str) -> "Checkpoints":
         """The state of one of several trainings that follow each other under one key."""

@@ -16,7 +16,8 @@ from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 from tests.embeddings.test_mf import (
-    ITEMS_A_BLOCK, OPTIONS, assert_test_targets_are_not_read, block_split, recall_of_held_out, with_unseen_users,
+    ITEMS_A_BLOCK, OPTIONS, assert_test_targets_are_not_read, assert_the_penalty_counts_as_weighted, block_split,
+    recall_of_held_out, with_unseen_users,
 )
 
 DATASETS = Path(__file__).resolve().parents[2].parent / "shared" / "datasets"
@@ -113,9 +114,11 @@ def test_nothing_is_read_from_test_targets(tmp_path):
     assert_test_targets_are_not_read(embed, tmp_path)
 
 
-def test_unknown_options_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="export is layer0; known: propagated, ego"):
-        embed(block_split(), tmp_path, export="layer0")
+def test_the_penalty_counts_as_weighted(tmp_path):
+    assert_the_penalty_counts_as_weighted(embed, tmp_path)
+
+
+def test_fewer_than_no_layers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="layers is -1; expected 0 or more"):
         embed(block_split(), tmp_path, layers=-1)
 

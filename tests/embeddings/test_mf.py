@@ -113,6 +113,18 @@ def test_nothing_is_read_from_test_targets(tmp_path):
     assert_test_targets_are_not_read(embed, tmp_path)
 
 
+def assert_the_penalty_counts_as_weighted(embed_split, folder):
+    losses = [embed_split(block_split(), folder / str(weight), regularisation=weight, epochs=1,
+                          batch_size=1000).meta["training"][0]["train_loss"] for weight in (0.0, 1.0, 3.0)]
+    penalty = losses[1] - losses[0]
+    assert losses[2] - losses[0] == pytest.approx(3 * penalty, rel=1e-4)
+    assert penalty == pytest.approx(3 * 8 * 0.1**2 / 2, rel=0.2)  # half the squares of three rows, drawn 0.1 wide
+
+
+def test_the_penalty_counts_as_weighted(tmp_path):
+    assert_the_penalty_counts_as_weighted(embed, tmp_path)
+
+
 def test_a_fit_resumes_after_a_kill(tmp_path):
     split = block_split()
     whole = embed(split, tmp_path / "whole", epochs=6)

@@ -287,17 +287,9 @@ def test_a_split_survives_its_artifact(many, tmp_path, refit):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"kind": "random"}, "split.kind is random; known: leave_one_out, ratio, by_user, given"),
-    ({"order": "none"}, "split.kind=leave_one_out needs an order"),
-    ({"kind": "ratio", "order": "position"}, "use split.by=history"),
-    ({"kind": "ratio", "by": "week"}, "known: time, history"),
-    ({"kind": "ratio", "ratios": (0.5, 0.1, 0.1)}, "sum to 1"),
     ({"kind": "ratio", "ratios": (0.9, 0.1, 0.0), "by": "history"}, "no test target.*raise its share"),
-    ({"kind": "by_user", "unseen_user_share": 0.1}, "does not go with split.kind=by_user"),
     ({"kind": "by_user", "test_users": 0.1, "valid_users": 0.5}, "no test target.*raise split.test_users"),
     ({"kind": "given"}, "set split.file"),
-    ({"unseen_user_share": 1.5}, "split.unseen_user_share is 1.5"),
-    ({"max_history": 0}, "split.max_history is 0"),
     ({"max_history": 2, "refit": True}, "no valid target"),
     ({"max_history": 2}, r"no valid target \(2 users with 2 to 2 interactions\); a user needs at least 3"),
     ({"min_history": 9}, "nobody to evaluate for valid.*min_history=9"),

@@ -43,12 +43,14 @@ def test_divergence_is_zero_for_equals_positive_else_and_symmetric(distances):
     torch.testing.assert_close(sequence_item_alignment(distances, other), sequence_item_alignment(other, distances))
 
 
-def test_the_probability_of_a_codeword_rises_when_it_moves_nearer_and_falls_under_the_codes_sign(distances):
-    nearer = distances.clone()
-    nearer[0, 0, 2] -= 0.5
-    change = torch.softmax(-nearer, -1)[0, 0, 2] - torch.softmax(-distances, -1)[0, 0, 2]
-    assert change > 0
-    assert sequence_item_alignment(distances, nearer) != sequence_item_alignment(distances, nearer, sign="plus")
+@pytest.mark.parametrize("sign", ["minus", "plus"])
+def test_a_codeword_that_moves_nearer_gets_likelier_and_less_likely_under_the_codes_sign(distances, sign):
+    near, far = distances[0, 0], distances[0, 0] + 0.5 * torch.eye(8)[2]
+    change = {"minus": torch.softmax(-near, -1) - torch.softmax(-far, -1),
+              "plus": torch.softmax(far, -1) - torch.softmax(near, -1)}[sign][2]
+    # the logarithms of all probabilities change alike, but that of the codeword by 0.5 more or less
+    divergence = sequence_item_alignment(far[None, None], near[None, None], sign)
+    assert divergence.item() == pytest.approx(0.5 * change.item(), rel=1e-4)
 
 
 def test_an_unknown_sign_is_refused(distances):

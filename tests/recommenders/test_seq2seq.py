@@ -99,11 +99,6 @@ def test_ranking_scores_are_normalised_over_the_level_where_training_is(inputs, 
     assert min(total) > 0.6
 
 
-def test_an_unknown_softmax_is_refused(inputs):
-    with pytest.raises(ValueError, match="softmax is words; known: vocabulary, level"):
-        CodeSeq2Seq(replace(CONFIG, softmax="words"), Vocabulary.from_json(inputs.vocabulary))
-
-
 @pytest.mark.parametrize("softmax", ["vocabulary", "level"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_the_loss_divides_logits_by_the_softmax_temperature(inputs, softmax, temperature):
@@ -187,6 +182,20 @@ def test_warm_and_cold_lists_hold_items_of_their_set_only(model, inputs, acceler
     assert [ranking.candidates for ranking in result.rankings] == ["all", "warm", "cold"]
     assert set(result.rankings[1].items.values) == set(range(6))
     assert set(result.rankings[2].items.values) == {6, 7, 8}
+
+
+def test_items_that_share_an_identifier_come_in_an_order_of_the_seed_not_in_that_of_the_catalogue(model, inputs,
+                                                                                                  accelerator):
+    shared = replace(inputs, identifiers=replace(inputs.identifiers, codes=np.ones_like(inputs.identifiers.codes)))
+    orders = []
+    for seed in (0, 0, 1):
+        ranker = load_ranker(model, shared, DECODE, accelerator=accelerator, seed=seed)
+        lists = {tuple(row) for row in ranker.rank(inputs.examples["test"], inputs.split.test).rankings[0].items}
+        assert len(lists) == 1
+        orders += lists
+    assert [sorted(order) for order in orders] == [list(range(NUM_ITEMS))] * 3
+    assert orders[0] == orders[1] != orders[2]
+    assert tuple(range(NUM_ITEMS)) not in orders
 
 
 def test_history_is_left_out_where_asked(model, inputs, accelerator):

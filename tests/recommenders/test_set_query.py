@@ -16,12 +16,13 @@ from torch.nn import Linear
 from pipeline_lib.artifacts import read_model, write_model
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.params_file import compose_tree, params_from_tree
+from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders import set_backbones, set_query
 from pipeline_lib.recommenders.set_batches import TargetRows, packed_rows, single_rows
-from pipeline_lib.recommenders.set_network import dimension_weights
+from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_weights
 from pipeline_lib.recommenders.set_query import Config, add_items, load_ranker, train
-from pipeline_lib.recommenders.set_validation import BETAS, answers_to
+from pipeline_lib.recommenders.set_validation import BETAS, Held, answers_to, validate_at
 from pipeline_lib.records import Identifiers, RecommenderInputs, TokenizerInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.item_examples import build_examples
@@ -103,6 +104,54 @@ def test_either_backbone_is_built_at_every_size(backbone):
     assert 0 < 4 * weights[0] < weights[1] < weights[2] / 4
 
 
+def answers_behind(network, items=(6, 7, 8), seen=3):
+    """``(M, W)`` behind the first ``seen`` of three items."""
+    with torch.inference_mode():
+        return network.answers(network.corpus(), torch.tensor([items]), torch.tensor([3]), torch.tensor([[seen]]))[0, 0]
+
+
+@pytest.mark.parametrize(("history", "alike"), [("causal", True), ("bidirectional", False)])
+def test_items_of_a_t5_see_later_ones_in_a_bidirectional_history_alone(inputs, history, alike):
+    network = build(inputs, replace(CONFIG, history=history)).eval()
+    one, other = (answers_behind(network, items, seen=1) for items in ((6, 7, 8), (6, 9, 10)))
+    assert torch.allclose(one, other, atol=1e-6) == alike
+
+
+@pytest.mark.parametrize("config", [CONFIG, LM])
+@pytest.mark.parametrize(("attention", "alike"), [("sparse", True), ("plain", False)])
+def test_queries_see_each_other_in_plain_attention_alone(inputs, config, attention, alike):
+    network = build(inputs, replace(config, attention=attention)).eval()
+    before = answers_behind(network)
+    with torch.no_grad():
+        network.queries[0] += 1
+    assert torch.allclose(answers_behind(network)[1:], before[1:], atol=1e-6) == alike
+
+
+@pytest.mark.parametrize(("positions", "alike"), [("shared", True), ("flat", False)])
+def test_equal_queries_of_an_lm_have_equal_answers_where_they_share_a_position(inputs, positions, alike):
+    network = build(inputs, replace(LM, positions=positions)).eval()
+    with torch.no_grad():
+        network.queries[1:] = network.queries[0]
+    found = answers_behind(network)
+    assert torch.allclose(found[1:], found[:1], atol=1e-6) == alike
+
+
+@pytest.mark.parametrize(("positions", "alike"), [("shared", True), ("flat", False)])
+def test_how_far_queries_of_a_t5_stand_apart_matters_in_flat_positions_alone(inputs, positions, alike):
+    network = build(inputs, replace(CONFIG, attention="plain", positions=positions)).eval()
+    before = answers_behind(network)
+    torch.nn.init.normal_(network.backbone.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
+    assert torch.allclose(answers_behind(network), before, atol=1e-6) == alike
+
+
+def test_queries_start_near_zero(inputs):
+    seed_everything(0)
+    sets, vectors = SetAutoencoder(10, 6, (12,), 4, 512, torch.Generator()), torch.zeros(NUM_ITEMS, 10)
+    queries = SetQueryNetwork(torch.nn.Identity(), sets, vectors, vectors[:, :6]).queries  # (5, 512)
+    assert queries.std().item() == pytest.approx(0.02, rel=0.05)
+    assert abs(queries.mean().item()) < 0.002
+
+
 # --- losses (9, 10, 11) ---------------------------------------------------------------------------------------------
 
 
@@ -130,19 +179,35 @@ def test_equal_scores_cost_the_logarithm_of_the_catalogue_in_each_dimension(inpu
     assert loss.item() / 12 == pytest.approx(math.log(NUM_ITEMS - 6), rel=1e-5)
 
 
-def test_without_a_reconstruction_the_loss_is_a_cross_entropy_a_dimension_and_nothing_else(inputs):
-    network = build(inputs, replace(CONFIG, alpha=0.0)).eval()
-    rows = single_rows(packed_rows(inputs.examples["train"]))
-    loss, count = network(rows.collate(np.arange(12)))
-    expected = 0.0
+def cross_entropy(network, history, target, candidates=slice(None)):
+    """Of one target, summed over dimensions."""
     with torch.no_grad():
         corpus = network.corpus()
-        for row in range(12):
-            target, history = int(rows.targets[row][0]), rows.histories.take(np.array([row]))
-            scores = torch.einsum("mw,imw->mi", answers_to(network, corpus, history)[0], corpus)
-            expected += float((scores.logsumexp(dim=1) - scores[:, target]).sum())
+        table = corpus if network.head is None else network.head
+        scores = torch.einsum("mw,imw->mi", answers_to(network, corpus, history)[0], table)
+        return float((scores[:, candidates].logsumexp(dim=1) - scores[:, target]).sum())
+
+
+@pytest.mark.parametrize("head", ["tied", "free"])
+def test_without_a_reconstruction_the_loss_is_a_cross_entropy_a_dimension_and_nothing_else(inputs, head):
+    network = build(inputs, replace(CONFIG, alpha=0.0, head=head)).eval()
+    rows = single_rows(packed_rows(inputs.examples["train"]))
+    loss, count = network(rows.collate(np.arange(12)))
+    expected = sum(cross_entropy(network, rows.histories.take(np.array([row])), int(rows.targets[row][0]))
+                   for row in range(12))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert count == 12 * 3
+
+
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, softmax="warm"), replace(CONFIG, head="free")])
+def test_the_validation_loss_is_that_of_each_users_first_target_where_it_is_a_candidate(inputs, accelerator, config):
+    network, histories = build(inputs, config).eval(), inputs.examples["valid"].histories
+    targets = [[3 + row % 6, 20] for row in range(NUM_USERS)]  # items 3 to 5 are cold
+    held = Held(histories, replace(inputs.split.valid, targets=Ragged.from_rows(targets)), filter_history=True)
+    first = 0 if config.softmax == "all" else COLD_ITEM + 1
+    expected = [cross_entropy(network, histories.take(np.array([user])), target, slice(first, None)) / 3
+                for user, (target, _) in enumerate(targets) if target >= first]
+    assert validate_at(network, held, 0.3, accelerator)["loss"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("softmax", ["all", "warm"])
@@ -264,17 +329,27 @@ def test_weights_of_dimensions_worked_by_hand():
     assert dimension_weights(0.25, 1, 0).tolist() == [1]
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_ranks_are_by_the_weighted_sum_over_dimensions(trained, inputs, accelerator, beta):
-    model = replace(trained, config={**trained.config, "chosen_beta": beta})
+def check_ranks(model, table, beta, inputs, accelerator):
+    """All items are ranked by the weighted products with ``table (I, M, W)``."""
+    model = replace(model, config={**model.config, "chosen_beta": beta})
     ranker = load_ranker(model, inputs, DECODE, accelerator=accelerator, seed=0)
     found = rank(model, inputs, accelerator)[0]
     with torch.inference_mode():
         answers = answers_to(ranker.network.eval(), ranker.corpus, inputs.examples["test"].histories)
-        parts = torch.einsum("umw,imw->mui", answers, ranker.corpus)
+        parts = torch.einsum("umw,imw->mui", answers, torch.from_numpy(table))
     scores = ((1 - beta) * parts[0] + beta * parts[1:].sum(dim=0)).numpy()
     assert [items.tolist() for items in found.items] == np.argsort(-scores, axis=1).tolist()
     np.testing.assert_allclose(found.scores.reshape(NUM_USERS, -1), -np.sort(-scores, axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_ranks_are_by_the_weighted_sum_over_dimensions(trained, inputs, accelerator, beta):
+    check_ranks(trained, trained.item_vectors, beta, inputs, accelerator)
+
+
+def test_with_a_free_head_ranks_are_by_its_own_table(inputs, accelerator, tmp_path):
+    model = run(inputs, accelerator, tmp_path, replace(CONFIG, head="free"), replace(SHORT, epochs=1))
+    check_ranks(model, model.tensors["head"], 0.3, inputs, accelerator)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
@@ -427,8 +502,7 @@ def test_a_pretrained_t5_reads_the_prompt_and_is_then_needed_no_more(inputs, acc
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"width": 8}, f"tokenizer.set.width={WIDTH}, but the backbone is 8 wide; set tokenizer.set.width=8"),
-    ({"backbone": "bert"}, "backbone is bert; known: t5, causal_lm"), ({"alpha": -1.0}, "alpha=-1.0"),
-    ({"beta": 1.5}, "beta=1.5"),
+    ({"alpha": -1.0}, "alpha=-1.0"), ({"beta": 1.5}, "beta=1.5"),
     ({"backbone": "causal_lm", "history": "bidirectional"}, "does not fit backbone=causal_lm")])
 def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):

@@ -1,9 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline_lib import plain_files
-from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
+from pipeline_lib.evaluation.ranking import ranking_metrics
+from pipeline_lib.evaluation.scoring import scoring_figures
+from pipeline_lib.ragged import Ragged
+from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, measured_metrics, run_grid
 from pipeline_lib.reporting.comparison_text import format_comparison, readable_rows
 from pipeline_lib.reporting.finished_run import FinishedRun
 from pipeline_lib.reporting.ledger import run_name
@@ -44,6 +49,23 @@ def rows_of(cells, kept, reference=None):
     return comparison_rows(outcomes, kept, ["recall@10"], reference, np.random.default_rng(0))
 
 
+def change_row(kept, cell, **figures):
+    """Change the kept run of a cell: None takes a figure away."""
+    path = kept / run_name(compose(cell)) / "run.json"
+    tree = plain_files.read_json(path)
+    row = {name: value for name, value in (tree["row"] | figures).items() if value is not None}
+    plain_files.write_json(path, tree | {"row": row})
+
+
+def test_metrics_are_known_before_a_run_as_it_measures_them():
+    params = make_params()
+    ranked = Ragged.from_rows([[0, 1]])
+    assert set(measured_metrics(params)) == ranking_metrics(ranked, ranked, params.evaluate.ks).keys()
+    scored = dataclasses.replace(params, decode=dataclasses.replace(params.decode, kind="score"))
+    figures = scoring_figures(np.array([0, 0]), np.array([0, 1]), np.array([0.1, 0.2]))
+    assert set(measured_metrics(scored)) == figures.keys() - {"pairs", "users"}
+
+
 def test_one_seed_of_everything_comes_before_the_second(tmp_path):
     runs = Runs()
     run_grid(GRID, tmp_path, compose, runs)
@@ -74,7 +96,9 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_grid(GRID, tmp_path, compose, Stopped())
     half = rows_of(GRID, tmp_path)
-    assert [row["seeds"] for row in half] == ["1 of 2", "1 of 2"] and half[0]["status"] == "not run"
+    assert [row["seeds"] for row in half] == ["1 of 2", "1 of 2"] and half[0]["status"] == "1 of 2 seeds not run"
+    text = format_comparison(half, ["recall@10"], None)
+    assert "good: 1 of 2 seeds not run" in text and "0.7600" in text
     again = Runs()
     run_grid(GRID, tmp_path, compose, again)
     assert again.cells == [("good", 2), ("plain", 2)]
@@ -92,6 +116,18 @@ def test_a_failed_cell_is_named_with_its_line_and_the_others_go_on(tmp_path):
     assert retried.cells == [("bad", 1)]
 
 
+def test_a_failed_seed_is_told_from_a_failed_method(tmp_path):
+    class Second(Runs):
+        def __call__(self, cell, params):
+            if cell.seed == 2:
+                raise RuntimeError("out of memory")
+            return super().__call__(cell, params)
+
+    run_grid(GRID, tmp_path, compose, Second())
+    good, _ = rows_of(GRID, tmp_path)
+    assert good["status"] == "1 of 2 seeds failed: out of memory" and good["recall@10"] == pytest.approx(0.76)
+
+
 def test_cells_that_were_not_run_are_printed_as_such(tmp_path):
     text = format_comparison(rows_of(GRID, tmp_path), ["recall@10"], None)
     assert text.count("not run") == 4 and "0 of 2" in text  # a cell of the table and a line, twice
@@ -104,8 +140,49 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
         plain_files.write_json(path, plain_files.read_json(path) | {"cases": cell.paper})
     (good, _) = rows_of(GRID, tmp_path, "plain")
     assert good["recall@10 difference"] == pytest.approx(0.5)  # of seed 2 alone
-    with pytest.raises(ValueError, match=r"good, scale demo, seed 1: no mrr; it has recall@10"):
-        comparison_rows(find_outcomes(GRID, tmp_path, compose), tmp_path, ["mrr"], None, np.random.default_rng(0))
+
+
+def test_a_metric_that_a_method_lacks_leaves_its_cell_empty(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    for cell in GRID:
+        if cell.paper == "good":
+            change_row(tmp_path, cell, **{"test/all/recall@10": None, "test/all/users": 40, "test/all/auc": 0.75})
+    outcomes, metrics = find_outcomes(GRID, tmp_path, compose), ["recall@10", "auc"]
+    rows = comparison_rows(outcomes, tmp_path, metrics, "plain", np.random.default_rng(0))
+    assert rows[0]["recall@10"] == "" and rows[1]["recall@10"] == pytest.approx(0.265) and rows[0]["status"] == "done"
+    assert readable_rows(rows, metrics)[1][2:4] == ["-", "0.7500 ±0.0000"]
+    text = format_comparison(rows, metrics, "plain")
+    assert "good: no recall@10; it has auc\n" in text and "plain: no auc; it has recall@10\n" in text
+    with pytest.raises(ValueError, match=r"^mrr: no run has it \(good: no mrr; it has auc\)$"):
+        comparison_rows(outcomes, tmp_path, ["auc", "mrr"], None, np.random.default_rng(0))
+    outcomes = find_outcomes(make_grid(["shop"], ["good", "other"], "demo", ["none"], [1]), tmp_path, compose)
+    text = format_comparison(comparison_rows(outcomes, tmp_path, ["mrr"], None, np.random.default_rng(0)), ["mrr"], None)
+    assert "good: no mrr; it has auc" in text and "other: not run" in text  # which may have it
+
+
+def test_where_a_stage_came_untimed_the_known_ones_are_shown_as_the_least(tmp_path):
+    run_grid(GRID, tmp_path, compose, Runs())
+    for cell in GRID:
+        path = tmp_path / run_name(compose(cell)) / "run.json"
+        timing = {"ingest": None if cell.paper == "good" else {}, "finetune": {"seconds": 4.0}}
+        plain_files.write_json(path, plain_files.read_json(path) | {"timing": timing if cell.paper == "good" else {}})
+        if cell.paper == "good":
+            change_row(tmp_path, cell, seconds="", peak_memory_mib="",
+                       **{"seconds/split": 30.0, "peak_memory_mib/split": 95.0})
+    rows = rows_of(GRID, tmp_path)
+    assert (rows[0]["seconds"], rows[0]["untimed"], rows[1]["untimed"]) == ("", "ingest", "")
+    header, good, plain = readable_rows(rows, ["recall@10"])
+    place = header.index("seconds")
+    assert good[place:place + 2] == ["> 34", "> 95"] and plain[place:place + 2] == ["15", "100"]
+    text = format_comparison(rows, ["recall@10"], None)
+    assert "good: > means at least; untimed, from DVC's cache: ingest" in text and "plain: >" not in text
+
+
+def test_cells_say_what_they_were_set_to_and_compared_with(tmp_path):
+    cells = make_grid(["shop"], ["good", "plain"], "demo", ["none"], [1], ["a=1", "b=2"])
+    run_grid(cells, tmp_path, compose, Runs())
+    assert {(row["reference"], row["overrides"]) for row in rows_of(cells, tmp_path, "plain")} == {("plain", "a=1 b=2")}
+    assert {(row["reference"], row["overrides"]) for row in rows_of(GRID, tmp_path)} == {("", "")}
 
 
 def test_a_metric_without_values_of_users_is_shown_and_said_not_to_be_tested(tmp_path):

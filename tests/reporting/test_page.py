@@ -3,7 +3,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
+from pipeline_lib.reporting import charts
 from pipeline_lib.reporting.charts import bar_chart, bar_charts, line_chart
 from pipeline_lib.reporting.dag import direct, draw_dag
 from pipeline_lib.reporting.page import Section, bullets, fold, image, paragraph, render_page, table
@@ -71,3 +73,23 @@ def test_charts_name_their_axes_and_lines_and_repeat_to_the_byte():
     panels = text_of(bar_charts(["1", "2"], {"here": {"a": [1, 2], "b": [3, 4]}, "there": {"a": [5, 6]}},
                                 x="group", y="recall"))
     assert all(word in panels for word in ("here", "there", "a", "b")) and panels.count("group") == 2
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Where the next chart is drawn."""
+    axes = Figure().subplots()
+    monkeypatch.setattr(charts, "draw_svg", lambda panel, size: panel(axes))
+    return axes
+
+
+def test_twenty_bars_differ_without_colour(axes):
+    bar_chart(["1", "2"], {f"method {place}": [1.0, 2.0] for place in range(20)}, x="group", y="recall")
+    assert len({(bars[0].get_hatch(), bars[0].get_facecolor()) for bars in axes.containers}) == 20
+
+
+def test_twenty_long_lines_differ_without_colour(axes):
+    line_chart({f"level {place}": [(step, place) for step in range(200)] for place in range(20)}, x="rank", y="items")
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 20
+    assert {line.get_marker() for line in axes.lines} & {"", "None"} == set()
+    assert all(line.get_markevery() is not None for line in axes.lines)  # 200 of them would be a bar

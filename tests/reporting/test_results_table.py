@@ -71,6 +71,17 @@ def test_recorded_runs_stand_behind_the_baselines_and_say_what_was_set():
                                                    "scale small, seed 2, abc"]
 
 
+def test_the_figures_of_a_group_stand_in_rows_of_their_own():
+    row = {"protocol": "p", "paper": "setrec", "ablation": "none", "scale": "small", "seed": "1", "revision": "abc",
+           "overrides": "", "test/all/recall@10": "0.05", "test/cold/recall@10": "0.07",
+           "baseline/popularity/recall@10": "0.01"}
+    rows = recorded_rows([row, row | {"test/cold/recall@10": ""}], ["recall@10"], ["all", "cold"])
+    assert [(one["method"], one.get("recall@10")) for one in rows] == [
+        ("baseline: popularity", "0.0100"), ("setrec", "0.0500"), ("setrec, cold", "0.0700"), ("setrec", "0.0500"),
+        ("setrec, cold", None)]
+    assert [one["method"] for one in recorded_rows([row], ["recall@10"], ["cold"])] == ["setrec, cold"]
+
+
 def test_two_protocols_never_share_a_row_or_a_block(published):
     ledger = [{"protocol": "beauty | mine", "paper": "tiger", "ablation": "random_codes", "scale": "small", "seed": "1",
                "revision": "abc", "test/all/recall@10": "0.05"}]

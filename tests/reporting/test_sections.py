@@ -16,12 +16,14 @@ from pipeline_lib.reporting.data_sections import (
     reconstruction_section,
     training_section,
 )
+from pipeline_lib.reporting.ledger import measured_parts
 from pipeline_lib.reporting.result_sections import (
     comparison_section,
     example_rows,
     examples_section,
     history_name,
     metrics_section,
+    run_section,
     shown_metrics,
     timing_section,
 )
@@ -48,6 +50,15 @@ def test_the_data_section_counts_what_there_is():
             ("text", "50.0%"), ("attribute brand", "25.0%"), ("items without training data (cold)", "2"),
             ("test users without training data (unseen)", "1")} <= set(cells)
     assert "A text has 3.0 words." in text_of(section) and section.body.count("<img") == 2
+
+
+def test_scored_candidates_have_their_figures_in_the_sections_of_lists():
+    figures = {"users": 5, "pairs": 20, "auc": 0.7, "group_auc": 0.65, "mrr": 0.4, "ndcg@1": 0.2, "ndcg@5": 0.3}
+    scoring = {"test": figures, "valid": figures | {"auc": 0.6}, "baseline": {"popularity": figures | {"auc": 0.55}}}
+    metrics = {"run": {"protocol": "shop | mine"}, **measured_parts({"run": {}, "scoring": scoring, "decode": {"tokens": 9}})}
+    run, groups = text_of(run_section(metrics, [])), text_of(metrics_section(metrics, [], []))
+    assert re.search(r"auc ?group_auc ?ndcg@5 ?mrr", run) and "0.7000" in run and "popularity" in run and "0.5500" in run
+    assert "valid: all" in groups and "0.6000" in groups
 
 
 def test_the_tree_opens_prefix_by_prefix_down_to_titles():
@@ -113,6 +124,21 @@ def test_figures_of_another_protocol_are_marked_as_such():
     assert "0.0111*" in text and "TIGER: misprint: low" in text
     assert "sasrec" in text and "mf" not in text and "0.0999" not in text
     assert "No other run of this protocol" in text_of(comparison_section(ROW, [], [], []))
+
+
+def test_a_comparison_says_what_it_compares_how_and_at_what_cost():
+    row = {"dataset": "shop", "protocol": "shop | one", "scale": "small", "seeds": "2 of 2", "status": "done",
+           "reference": "plain", "overrides": "training.epochs=3", "recall@10": "0.5", "recall@10 spread": "0.01",
+           "seconds": "", "seconds/finetune": "40", "seconds/ingest": "", "peak_memory_mib": "",
+           "peak_memory_mib/finetune": "90", "peak_memory_mib/ingest": "", "untimed": "ingest"}
+    tested = {"recall@10 difference": "0.1", "recall@10 low": "0.05", "recall@10 high": "0.2", "recall@10 p": "0.01"}
+    section = comparison_section(ROW, [], [], [row | {"method": "good", **tested}, row | {"method": "plain"}])
+    text = text_of(section)
+    assert "shop, scale small: shop | one; with training.epochs=3" in text
+    assert "reference: plain; 95% bootstrap interval and paired permutation test over users" in text
+    assert "+0.1000 [+0.0500, +0.2000] p=0.0100" in text and "&gt; 40" in section.body and "&gt; 90" in section.body
+    assert "Seconds and peak memory of each stage" in text and "40 (90)" in text
+    assert "good: > means at least; untimed, from DVC's cache: ingest" in text
 
 
 def test_examples_are_right_and_wrong_ones_in_turn_with_titles():

@@ -24,7 +24,15 @@ def test_a_count_also_gives_a_rate_and_other_stages_of_the_run_stay(path):
 def test_stages_that_are_not_of_this_run_are_dropped(path):
     with measure_stage("quantize", path, STAGES):
         pass
-    assert plain_files.read_json(path).keys() == {"split", "quantize"}
+    assert plain_files.read_json(path).keys() == {"split", "quantize", "hardware"}
+
+
+def test_the_hardware_is_that_of_the_stage_that_ran_last(path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with measure_stage("quantize", path, STAGES):
+        pass
+    hardware = plain_files.read_json(path)["hardware"]
+    assert hardware["threads"] == 3 and hardware["cores"] >= 1 and hardware["cpu"]
 
 
 def test_a_process_that_does_not_write_leaves_the_file_as_it_is(path):

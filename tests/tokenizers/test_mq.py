@@ -147,6 +147,13 @@ def test_masking_and_dropout_change_what_is_learned(both, vectors):
         assert not np.array_equal(other["items.encoders.0.0.weight"], both.tensors["items.encoders.0.0.weight"])
 
 
+def test_the_commitment_loss_is_trained_on_with_its_weight(vectors):
+    without, heavy = (tokenize(vectors, commitment=weight, epochs=2, batch_size=240).training for weight in (0.0, 3.0))
+    # before the first step it is as large as the codebook loss, only its gradient is another
+    assert heavy[0]["quantization_loss"] == pytest.approx(4 * without[0]["quantization_loss"], rel=1e-4)
+    assert heavy[1]["reconstruction_loss"] != without[1]["reconstruction_loss"]
+
+
 def test_vectors_stay_as_they_are(vectors, users):
     before = [table.tobytes() for table in (vectors, *users.values())]
     tokenize(vectors, users, epochs=2)

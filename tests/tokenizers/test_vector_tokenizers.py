@@ -111,6 +111,15 @@ def test_the_config_is_the_block_of_config_yaml(tokenizer):
     parse(tokenizer.Config, block, f"tokenizer.{kind}")
 
 
+@pytest.mark.parametrize("tokenizer", [rqvae, letter], ids=lambda module: module.__name__.rsplit(".", 1)[1])
+def test_the_commitment_loss_is_trained_on_with_its_weight(tokenizer, vectors):
+    without, heavy = (tokenize(tokenizer, vectors, commitment=weight, epochs=2, batch_size=240).training
+                      for weight in (0.0, 3.0))
+    # before the first step it is as large as the codebook loss, only its gradient is another
+    assert heavy[0]["quantization_loss"] == pytest.approx(4 * without[0]["quantization_loss"], rel=1e-4)
+    assert heavy[1]["reconstruction_loss"] != without[1]["reconstruction_loss"]
+
+
 def test_rqvae_training_rows_have_the_measured_figures(vectors):
     training = tokenize(rqvae, vectors).training
     assert [row["epoch"] for row in training] == list(range(1, 21))

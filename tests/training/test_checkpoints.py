@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -11,6 +13,20 @@ def test_the_last_state_saved_is_the_one_loaded(tmp_path):
         checkpoints.save({"w": torch.full((2,), float(epoch))}, {"epoch": epoch})
     tensors, state = checkpoints.load()
     assert (tensors["w"].tolist(), state) == ([2.0, 2.0], {"epoch": 2})
+
+
+def test_a_kill_while_a_state_is_saved_keeps_the_one_before(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "key")
+    checkpoints.save({"weight": torch.zeros(2)}, {"epoch": 1})
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save({"weight": torch.ones(2)}, {"epoch": 2})
+    tensors, state = checkpoints.load()
+    assert tensors["weight"].tolist() == [0, 0] and state == {"epoch": 1}
 
 
 def test_a_key_follows_params_and_every_byte_of_the_inputs(tmp_path):
