@@ -76,6 +76,9 @@ def check(overrides: Annotated[list[str] | None,
     check_options(config)
     typer.echo(f"ok: {' + '.join(config.embed.sources)} -> {config.tokenizer.kind} ({config.tokenizer.collisions}) -> "
                f"{config.recommender.kind} -> {config.decode.kind} on {config.ingest.path}")
+    if not Path(config.ingest.path).exists():
+        typer.echo(f"{config.ingest.path} is not here yet: `sidflow data add FOLDER --name {Path(config.ingest.path).name}` "
+                   "places raw files there, `dvc pull` gets those that a remote has", err=True)
 
 
 @app.command("show")

@@ -54,6 +54,11 @@ def test_params_are_composed_from_groups_and_keys(sidflow):
     assert sidflow("check")[:2] == (0, "ok: dense -> kmeans (none) -> instruction_lm -> beam on data/raw/demo\n")
 
 
+def test_a_pipeline_on_data_that_is_not_here_is_possible_and_said(sidflow):
+    status, out, err = sidflow("check", "paper=sasrec", "dataset=yelp")
+    assert status == 0 and out.startswith("ok: sasrec") and err.startswith("data/raw/yelp is not here yet: `sidflow data add")
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("check", "tokenizer.kind=rqave"), "error: params: tokenizer.kind is rqave; known: "),
     (("check", "tokeniser.kind=rqvae"), "error: conf/: "),
