@@ -41,7 +41,7 @@ def test_metrics_hold_every_group_and_the_baselines(project):
         assert 0 <= part["ndcg@10"] <= part["recall@10"] <= 1
     assert metrics["decode"]["invalid_share"] == 0
     timing = json.loads((project.folder / "reports/timing.json").read_text())
-    assert sorted(timing) == sorted(STAGES)
+    assert sorted(timing) == sorted([*STAGES, "hardware"])
 
 
 @pytest.mark.parametrize(("override", "expected"), [
@@ -120,7 +120,7 @@ def test_another_paper_runs_its_own_embedding_and_reuses_what_is_equal(restored)
     restored.compose("paper=sasrec")
     assert restored.repro() == STAGES[3:]
     timing = json.loads((restored.folder / "reports/timing.json").read_text())
-    assert sorted(timing) == sorted(["embed@sasrec" if stage == "embed@text" else stage for stage in STAGES])
+    assert sorted(timing) == sorted(["hardware", *("embed@sasrec" if stage == "embed@text" else stage for stage in STAGES)])
     item = pq.read_table(restored.folder / "data/ingest/items.parquet")["item_id"][0].as_py()
     # by a vector made for this history
     found = restored.run("sidflow", "recommend", "--history", item, "-k", "5").stdout

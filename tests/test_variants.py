@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline_lib.cli import check_options, compose
-from pipeline_lib.interactions import reading, splitting
+from pipeline_lib.interactions import reading
 from pipeline_lib.params import DecodeParams, IngestParams, SplitParams, TokenizerParams, TrainingParams
 from pipeline_lib.params_file import params_from_tree
 from pipeline_lib.quantizers import collisions
@@ -233,7 +233,7 @@ def test_options_that_cannot_be_are_refused_before_anything_runs(override, messa
 
 
 def test_values_of_kinds_that_are_not_chosen_do_not_matter():
-    check_options(params_of("paper=tiger", "recommender.instruction_lm.loss_on=some"))
+    check_options(params_of("paper=tiger", "recommender.instruction_lm.alignment_weight=-1.0"))
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -252,7 +252,7 @@ def test_values_that_parameters_name_are_those_that_the_library_knows():
              {"ingest": IngestParams, "split": SplitParams, "training": TrainingParams, "decode": DecodeParams,
               "tokenizer": TokenizerParams}.items()}
     known = {("ingest", "format"): (*reading.READERS, "demo"), ("ingest", "order"): reading.ORDERS,
-             ("split", "kind"): splitting.KINDS, ("training", "precision"): tuple(device.PRECISIONS),
+             ("training", "precision"): tuple(device.PRECISIONS),
              ("decode", "prompt"): tuple(prompted_batches.PROMPTS), ("tokenizer", "collisions"): collisions.KINDS}
     assert {key: typing.get_args(hints[key[0]][key[1]]) for key in known} == known
 

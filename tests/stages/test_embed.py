@@ -77,7 +77,7 @@ def test_two_processes_embed_as_one_does(together, tmp_path, source):
 @pytest.mark.slow
 def test_the_main_process_alone_writes(together):
     assert sorted(path.name for path in (together / "0").iterdir()) == sorted([*OPTIONS, "checkpoints", "timing.json"])
-    assert set(plain_files.read_json(together / "0/timing.json")) == {f"embed@{source}" for source in OPTIONS}
+    assert set(plain_files.read_json(together / "0/timing.json")) == {*(f"embed@{source}" for source in OPTIONS), "hardware"}
     assert not any((together / "0/checkpoints").iterdir())
     assert not any((together / "1").iterdir())
 
