@@ -63,6 +63,9 @@ def test_a_queued_sweep_runs_in_copies(with_own_data):
     assert drawn[0].split() == ["training.learning_rate", "valid.all.recall@10", "test.all.recall@10"]
     assert {"0.01", "0.02"} <= {line.split()[0] for line in drawn[1:]}
     assert "<svg" in (with_own_data.folder / "sweep.svg").read_text()
+    drawn = with_own_data.run("sidflow", "sweep", "tokenizer.kind", "--out", "kinds.svg").stdout.splitlines()
+    assert drawn[1].split()[0] == "rqvae"
+    assert ">tokenizer.kind<" in (with_own_data.folder / "kinds.svg").read_text()
 
 
 def test_a_queued_run_that_is_killed_resumes_when_it_is_queued_again(with_own_data):

@@ -76,18 +76,24 @@ def report(out: OutOption = "reports/report.html") -> None:
 def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept, e.g. tokenizer.mq.mask")],
           metrics: MetricOption = ("valid.all.recall@10,test.all.recall@10",),
           out: OutOption = "reports/sweep.svg") -> None:
-    """Draw metrics of all experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept."""
-    from pipeline_lib.reporting.charts import line_chart
+    """Draw metrics of all experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept.
+
+    A line where its values are numbers, bars where they are names.
+    """
+    from pipeline_lib.reporting.charts import bar_chart, line_chart
     from pipeline_lib.reporting.results_table import format_table
     from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
 
     _check_place("--out", out)
     lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics))
     values = [value for value, _ in next(iter(lines.values()))]
-    typer.echo(format_table([[key, *lines], *([f"{value:g}", *(f"{points[place][1]:.4f}" for points in lines.values())]
-                                              for place, value in enumerate(values))]))
-    drawn = line_chart(lines, x=key, y="metric").decode()
-    out.write(drawn)
+    numbers = all(isinstance(value, float) for value in values)
+    names = [f"{value:g}" if isinstance(value, float) else value for value in values]
+    figures = {metric: [figure for _, figure in points] for metric, points in lines.items()}
+    typer.echo(format_table([[key, *figures], *([name, *(f"{column[place]:.4f}" for column in figures.values())]
+                                                for place, name in enumerate(names))]))
+    drawn = line_chart(lines, x=key, y="metric") if numbers else bar_chart(names, figures, x=key, y="metric")
+    out.write(drawn.decode())
     typer.echo(f"wrote {out.name}")
 
 

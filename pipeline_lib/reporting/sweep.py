@@ -9,7 +9,8 @@ from pathlib import Path
 
 KINDS = ("tokenizer.kind", "recommender.kind")
 OF_AN_EXPERIMENT = ("Experiment", "rev", "typ", "Created", "parent", "State", "Executor")  # columns that tell rows apart
-Points = list[tuple[float, float]]
+Value = float | str
+Points = list[tuple[Value, float]]
 
 
 def shown_experiments(project: Path) -> str:
@@ -26,35 +27,41 @@ def shown_experiments(project: Path) -> str:
 
 
 def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Points]:
-    """Points of each metric, mean over experiments of an equal value, in the order of the values.
+    """Points of each metric, mean over experiments of an equal value.
 
-    They are those of one method on one data set: of several, those with most values of the key, or what DVC shows first.
-    The row of the workspace is left out where an experiment equals it.
+    Values stand in their order where all are numbers, and else in that of DVC. They are those of one method on one data
+    set: of several, those with most values of the key, or what DVC shows first. The row of the workspace is left out
+    where an experiment equals it.
 
     Args:
         shown: what `dvc exp show --csv` printed.
-        key: a parameter with numbers, e.g. ``tokenizer.mq.mask``.
+        key: a parameter, e.g. ``tokenizer.mq.mask`` or ``tokenizer.kind``.
         metrics: e.g. ``test.all.recall@10``.
 
     Raises:
-        ValueError: if a column is not there, or no experiment has numbers in all of them.
+        ValueError: if a column is not there, or no experiment has the key and a number in each metric.
     """
     rows = list(csv.DictReader(io.StringIO(shown)))
     columns = {name: _column(rows, name) for name in (key, *metrics)}
-    found: dict[float, list[list[float]]] = {}
+    found: dict[Value, list[list[float]]] = {}
     for row in _of_one_method(rows, columns[key]):
-        try:
-            value, *figures = (float(row[columns[name]]) for name in (key, *metrics))
-        except ValueError:  # an experiment of another kind, or one that has not run
-            continue
-        found.setdefault(value, []).append(figures)
+        figures = [_number(row[columns[name]]) for name in metrics]
+        if row[columns[key]] and all(isinstance(figure, float) for figure in figures):
+            found.setdefault(_number(row[columns[key]]), []).append(figures)
     if not found:
-        raise ValueError(f"no experiment has numbers for {key} and {', '.join(metrics)}; "
-                         f"run `dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first, or, where {key} is "
-                         "no number, look at `dvc exp show`")
-    return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value]))
-                   for value in sorted(found)]
+        raise ValueError(f"no experiment has {key} and numbers for {', '.join(metrics)}; "
+                         f"run `dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first")
+    values = sorted(found) if all(isinstance(value, float) for value in found) else list(found)
+    return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value])) for value in values]
             for place, name in enumerate(metrics)}
+
+
+def _number(text: str) -> Value:
+    """``text`` as a number where it is one; that of an experiment of another kind, or not yet run, is empty."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _of_one_method(rows: Sequence[dict[str, str]], key: str) -> list[dict[str, str]]:

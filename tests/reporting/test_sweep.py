@@ -2,12 +2,12 @@ import pytest
 
 from pipeline_lib.reporting.sweep import sweep_points
 
-SHOWN = """Experiment,test.all.recall@10,params.yaml:mask,lr
-,0.5,,1
-a,0.2,0.4,1
-b,0.1,0.2,1
-c,0.4,0.4,1
-d,,0.6,1
+SHOWN = """Experiment,test.all.recall@10,params.yaml:mask,lr,empty
+,0.5,,1,
+a,0.2,0.4,1,
+b,0.1,0.2,1,
+c,0.4,0.4,1,
+d,,0.6,1,
 """
 
 
@@ -29,8 +29,21 @@ d,Success,0.8,0.3,demo,mq
     assert sweep_points(wider, "mask", ["recall"]) == {"recall": [(0.3, 0.8), (0.4, 0.7)]}
 
 
+def test_values_that_are_names_stand_in_the_order_of_dvc():
+    shown = """Experiment,State,recall,preset.dataset,tokenizer.kind
+,,0.4,shop,rqvae
+a,Success,0.6,shop,rqvae
+b,Success,0.3,shop,opq
+c,Failed,,shop,random
+d,Success,0.5,shop,7
+e,Success,0.1,demo,
+"""
+    assert sweep_points(shown, "tokenizer.kind", ["recall"]) == {
+        "recall": [("rqvae", pytest.approx(0.5)), ("opq", 0.3), (7.0, 0.5)]}
+
+
 @pytest.mark.parametrize(("key", "message"),
-                         [("masks", "has no column masks"), ("Experiment", "has numbers for Experiment")])
+                         [("masks", "has no column masks"), ("empty", "no experiment has empty and numbers")])
 def test_a_sweep_that_is_not_there_is_refused(key, message):
     with pytest.raises(ValueError, match=message):
         sweep_points(SHOWN, key, ["test.all.recall@10"])
