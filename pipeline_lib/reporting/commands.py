@@ -129,7 +129,7 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
     methods = list(dict.fromkeys(cell.method for cell in cells))
     if reference is not None and reference not in methods:
         raise ValueError(f"--reference {reference}: not among the methods that are compared: {', '.join(methods)}")
-    _check_cells(cells, metrics)
+    _check_cells(cells, metrics, chart is not None)
     changed = changed_code(PROJECT)
     if changed:
         log.warning("%s: not as committed, and so no part of these runs, which are those of HEAD",
@@ -192,8 +192,10 @@ def _check_names(cells) -> None:
             raise ValueError(f"-S {override}: give it as --{name}, by which runs are told apart")
 
 
-def _check_cells(cells, metrics: list[str]) -> None:
-    """Refuse another paper's ablations, and metrics that no run measures, before anything runs."""
+def _check_cells(cells, metrics: list[str], with_chart: bool) -> None:
+    """Refuse another paper's ablations, metrics that no run measures and a chart of none, before anything runs."""
+    from pipeline_lib.reporting.comparison import measured_metrics
+
     runs = []
     for cell in {(cell.paper, cell.ablation): cell for cell in cells}.values():
         try:
@@ -203,6 +205,9 @@ def _check_cells(cells, metrics: list[str]) -> None:
         check_ablation(params)
         runs.append(params)
     _check_metrics(runs, metrics)
+    if with_chart and runs and not any(metrics[0] in measured_metrics(params) for params in runs
+                                       if params.decode.kind != "score"):  # candidates are not grouped
+        raise ValueError(f"--chart: none of these runs has {metrics[0]} by popularity")
 
 
 def _check_metrics(runs, metrics: list[str]) -> None:
