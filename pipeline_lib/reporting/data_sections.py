@@ -113,9 +113,11 @@ def training_section(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Secti
             if lines:
                 body += image(line_chart(lines, x="epoch", y=kind), f"{stage}: {kind} by epoch.")
         if points:
-            last = {name: line[-1][1] for name, line in points.items() if line}
-            body += paragraph(f"{stage}: {len(rows)} epochs; last "
-                              + ", ".join(f"{name} {value:.4g}" for name, value in last.items()) + ".", note=True)
+            last = [f"{name} {line[-1][1]:.4g}" for name, line in points.items() if line]
+            best = [f"best {name} {value:.4g} in epoch {epoch:g}" for name, line in shares.items()
+                    for epoch, value in [max(line, key=lambda point: point[1])]]
+            body += paragraph("; ".join([f"{stage}: {len(rows)} epochs", f"last {', '.join(last)}", *best]) + ".",
+                              note=True)
     return Section("training", "Training", body or paragraph("Nothing was trained by gradient in this run."))
 
 

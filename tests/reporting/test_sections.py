@@ -87,10 +87,12 @@ def test_identifiers_are_described_where_there_are_codes_and_otherwise_said_to_b
 
 def test_curves_are_drawn_for_what_was_trained_and_nothing_else():
     rows = [{"epoch": "1", "train_loss": "3.0", "valid_ndcg@10": "0.1"},
-            {"epoch": "2", "train_loss": "2.0", "valid_ndcg@10": ""}]
+            {"epoch": "2", "train_loss": "2.0", "valid_ndcg@10": ""},
+            {"epoch": "3", "train_loss": "1.0", "valid_ndcg@10": "0.05"}]
     section = training_section({"finetune": rows})
     assert section.body.count("<img") == 2
-    assert "train_loss 2" in text_of(section) and "valid_ndcg@10 0.1" in text_of(section)
+    assert text_of(section).endswith("finetune: 3 epochs; last train_loss 1, valid_ndcg@10 0.05; "
+                                     "best valid_ndcg@10 0.1 in epoch 1.")
     assert text_of(training_section({})) == "Nothing was trained by gradient in this run."
 
 
