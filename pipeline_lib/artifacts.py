@@ -299,6 +299,12 @@ def read_model(folder: Path) -> Model:
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
 
 
+def read_final_codes(model: Path, tokens: Path) -> np.ndarray | None:
+    """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
+    found = [folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()]
+    return read_array(found[0], np.int32) if found else None
+
+
 def write_figures(folder: Path, images: Mapping[str, bytes]) -> None:
     """Replace a folder by images, by file name."""
     with writing_folder(folder) as place:

@@ -56,7 +56,6 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
            k: Annotated[int, typer.Option("-k", min=1, help="Items a user.")] = 10, params: Path = PARAMS) -> None:
     """Write identifiers and recommendations of the last run under the raw ids, as CSV or Parquet."""
     from pipeline_lib.reporting.export import check_format, codes_table, recommendations_table, write_export
-    from pipeline_lib.reporting.page_of_run import final_codes
     from pipeline_lib.reporting.provenance import changed_stages
 
     files = [path for path in (codes, recommendations, test_lists) if path is not None]
@@ -72,7 +71,7 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
     if config.decode.kind == "score" and (recommendations or test_lists):
         raise ValueError("decode.kind=score scores candidates and makes no lists to export; take a recommender that ranks")
     if codes is not None:
-        made = final_codes(PROJECT)
+        made = artifacts.read_final_codes(MODEL, TOKENS)
         if made is None:
             raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
         write_export(codes, codes_table(catalogue.item_ids, made))

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from pipeline_lib import artifacts, plain_files
@@ -47,7 +46,8 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
             logger.warning("%.1f%% of the test targets stand in their user's history, which the lists leave out; "
                            "set decode.filter_history=false where things are taken again", 100 * refused)
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
-                                          numpy_generator(config.seed, "random baseline"), final_codes(model, tokens))
+                                          numpy_generator(config.seed, "random baseline"),
+                                          artifacts.read_final_codes(model, tokens))
         plain_files.write_json(metrics, metrics_tree(run, evaluation, decoded))
         by_popularity, tables = popularity_rows(evaluation.groups["test"]), plain_files.read_tables(model)
         plain_files.write_csv(popularity_plot, by_popularity)
@@ -55,12 +55,6 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         plain_files.write_csv(alignment_plot, alignment_rows(tables))
         artifacts.write_figures(figures, draw_figures(by_popularity, tables))
         measured["users"] = len(held.test) + len(held.valid)
-
-
-def final_codes(model: Path, tokens: Path) -> np.ndarray | None:
-    """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
-    found = [folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()]
-    return plain_files.read_array(found[0], np.int32) if found else None
 
 
 if __name__ == "__main__":

@@ -109,6 +109,15 @@ def test_sequences_and_models_come_back(tmp_path):
     assert (tmp_path / "model/training.csv").read_text() == "epoch,loss,x\n1,0.5,\n2,,1\n"
 
 
+def test_codes_that_training_changed_win_over_those_of_quantize(tmp_path):
+    model, tokens = tmp_path / "model", tmp_path / "tokens"
+    assert artifacts.read_final_codes(model, tokens) is None
+    for folder, code in ((tokens, 1), (model, 2)):
+        folder.mkdir()
+        np.save(folder / "item_codes.npy", np.full((3, 1), code, np.int32))
+        assert artifacts.read_final_codes(model, tokens).tolist() == [[code]] * 3
+
+
 def test_predictions_come_back_by_candidate_set(tmp_path):
     path = tmp_path / "test.parquet"
     users = np.array([4, 5], dtype=np.int32)

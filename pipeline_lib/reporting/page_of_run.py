@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline_lib import artifacts, plain_files
 from pipeline_lib.params import Params
 from pipeline_lib.params_file import read_params
@@ -66,8 +64,8 @@ def report_page(folder: Path, results: Path) -> str:
         _warned(run_section(metrics, run_facts(run.tree["row"], _kinds(params))), changed),
         _pipeline_section(folder, stages, timing, changed),
         data_section(catalogue, split, *counts),
-        codes_section(plain_files.read_json(folder / TOKENIZER), plots.get("code_usage", []), final_codes(folder),
-                      names, params.tokenizer.kind),
+        codes_section(plain_files.read_json(folder / TOKENIZER), plots.get("code_usage", []),
+                      artifacts.read_final_codes(folder / MODEL, folder / TOKENS), names, params.tokenizer.kind),
         *_reconstructions(folder, params, names),
         training_section(_training_curves(folder, params)),
         metrics_section(metrics, plots.get("recall_by_popularity", []), plots.get("recall_by_history", [])),
@@ -107,12 +105,6 @@ def _training_curves(folder: Path, params: Params) -> dict[str, Sequence[Mapping
     curves["quantize"] = plain_files.read_tables(folder / TOKENS).get("training", [])
     curves["finetune"] = plain_files.read_tables(folder / MODEL).get("training", [])
     return {stage: rows for stage, rows in curves.items() if rows}
-
-
-def final_codes(folder: Path) -> np.ndarray | None:
-    """Codes that training changed win over those of quantize."""
-    paths = [path for path in (folder / MODEL / "item_codes.npy", folder / TOKENS / "item_codes.npy") if path.exists()]
-    return plain_files.read_array(paths[0], np.int32) if paths else None
 
 
 def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list[Section]:
