@@ -78,7 +78,7 @@ def test_a_pipeline_on_data_that_is_not_here_is_possible_and_said(sidflow):
      "error: --metrics group_acu: no run here measures it; known: "),
     (("compare", "--paper", "tiger", "--chart", "nodir/c.svg"), "error: --chart nodir/c.svg: there is no folder nodir"),
     (("compare", "--paper", "store_scoring,tiger", "--metrics", "auc", "--chart", "auc.svg"),
-     "error: --chart: none of these runs has auc by popularity"),
+     "error: --chart: auc is not measured by popularity here; put a metric of ranked lists first"),
     (("compare", "--paper", "tiger", "--chart", "conf"), "error: --chart conf: is a folder"),
     (("sweep", "tokenizer.kind", "--out", "nodir/s.svg"), "error: --out nodir/s.svg: there is no folder nodir"),
     (("report", "--out", "conf"), "error: --out conf: is a folder; expected a file"),

@@ -207,7 +207,8 @@ def _check_cells(cells, metrics: list[str], with_chart: bool) -> None:
     _check_metrics(runs, metrics)
     if with_chart and runs and not any(metrics[0] in measured_metrics(params) for params in runs
                                        if params.decode.kind != "score"):  # candidates are not grouped
-        raise ValueError(f"--chart: none of these runs has {metrics[0]} by popularity")
+        raise ValueError(f"--chart: {metrics[0]} is not measured by popularity here; put a metric of ranked lists first, "
+                         "e.g. --metrics recall@10")
 
 
 def _check_metrics(runs, metrics: list[str]) -> None:

@@ -114,8 +114,8 @@ def training_section(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Secti
                 body += image(line_chart(lines, x="epoch", y=kind), f"{stage}: {kind} by epoch.")
         if points:
             last = [f"{name} {line[-1][1]:.4g}" for name, line in points.items() if line]
-            best = [f"best {name} {value:.4g} in epoch {epoch:g}" for name, line in shares.items()
-                    for epoch, value in [max(line, key=lambda point: point[1])]]
+            tops = {name: max(line, key=lambda point: point[1]) for name, line in shares.items()}
+            best = [f"best {name} {value:.4g} in epoch {epoch:g}" for name, (epoch, value) in tops.items()]
             body += paragraph("; ".join([f"{stage}: {len(rows)} epochs", f"last {', '.join(last)}", *best]) + ".",
                               note=True)
     return Section("training", "Training", body or paragraph("Nothing was trained by gradient in this run."))

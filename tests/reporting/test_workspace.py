@@ -73,5 +73,5 @@ def test_what_a_dead_comparison_left_does_not_block_where_its_number_is_taken_ag
     (stale / f"running-{os.getppid()}").mkdir()
     (stale / "running.lock").write_text(f" {os.getppid()}\n")
     for _ in range(2):
-        with workspace.open_workspace(tmp_path):
-            pass
+        with workspace.open_workspace(tmp_path) as folder:
+            assert folder == tmp_path / workspace.WORKSPACE
