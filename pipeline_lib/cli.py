@@ -1,5 +1,6 @@
 """The `sidflow` command: own data in, parameters checked, recommendations of the last run out."""
 
+import dataclasses
 import importlib.metadata
 import shutil
 import subprocess
@@ -39,6 +40,8 @@ PREDICTIONS, METRICS = Path("data/predictions"), Path("reports/metrics.json")
 
 FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; found out from the files if left out.")]
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs, e.g. user_id=customer; repeatable.")]
+BadRowsOption = Annotated[int | None, typer.Option("--max-bad-rows", min=0, help="So many bad rows are left out; more are refused.")]
+SHOWN_BAD_ROWS = 20
 
 
 def main() -> None:
@@ -106,15 +109,15 @@ def show(users: Annotated[int, typer.Option(min=0, help="Example users to print.
 @data_app.command("add")
 def add_data(folder: Path,
              name: Annotated[str | None, typer.Option(help="Its name here; the folder's by default.")] = None,
-             raw_format: FormatOption = None, column: ColumnOption = None) -> None:
+             raw_format: FormatOption = None, column: ColumnOption = None, max_bad_rows: BadRowsOption = None) -> None:
     """Check a folder of raw files, copy it to data/raw/NAME, `dvc add` it, and write conf/dataset/NAME.yaml if absent."""
     name = name or folder.resolve().name
     preset, place = CONF / "dataset" / f"{name}.yaml", RAW / name
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")
-    options = _ingest_options(folder, preset, raw_format, column)
+    options = _ingest_options(folder, preset, raw_format, column, max_bad_rows)
     if preset.exists():
-        _refuse_another_mapping(preset, options)
+        _refuse_other_options(preset, options)
     raw = _describe(folder, options)
     shutil.copytree(folder, place)
     new_preset = not preset.exists()
@@ -132,9 +135,11 @@ def add_data(folder: Path,
 
 
 @data_app.command("validate")
-def validate_data(folder: Path, raw_format: FormatOption = None, column: ColumnOption = None) -> None:
+def validate_data(folder: Path, raw_format: FormatOption = None, column: ColumnOption = None,
+                  max_bad_rows: BadRowsOption = None) -> None:
     """Count rows and columns of raw files and name their problems. Nothing is written."""
-    _describe(folder, _ingest_options(folder, CONF / "dataset" / f"{folder.resolve().name}.yaml", raw_format, column))
+    preset = CONF / "dataset" / f"{folder.resolve().name}.yaml"
+    _describe(folder, _ingest_options(folder, preset, raw_format, column, max_bad_rows))
 
 
 @data_app.command("list")
@@ -181,18 +186,22 @@ def check_options(config: Params) -> None:
             module.check_config(parsed)
 
 
-def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns: list[str] | None) -> IngestParams:
+def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns: list[str] | None,
+                    max_bad_rows: int | None) -> IngestParams:
+    """Those of the preset, where there is one and no format or columns are given; what is given goes before it."""
     from pipeline_lib.interactions.detection import detect_format
 
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder; expected one that holds the raw files")
     if preset.exists() and raw_format is None and not columns:
-        return parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
+        kept = parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
+        return kept if max_bad_rows is None else dataclasses.replace(kept, max_bad_rows=max_bad_rows)
     wrong = [pair for pair in columns or [] if "=" not in pair]
     if wrong:
         raise ValueError(f"--column {wrong[0]}: expected ours=theirs, e.g. user_id=customer")
     mapping = dict(pair.split("=", 1) for pair in columns or [])
-    return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping)
+    return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping,
+                        max_bad_rows=max_bad_rows or 0)
 
 
 def _ingest_block(preset: Path) -> Mapping[str, Any]:
@@ -203,10 +212,10 @@ def _ingest_block(preset: Path) -> Mapping[str, Any]:
     return block
 
 
-def _refuse_another_mapping(preset: Path, options: IngestParams) -> None:
+def _refuse_other_options(preset: Path, options: IngestParams) -> None:
     """Runs read the preset that is there, so that other options than its own would be lost."""
     kept = parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
-    for option, name in (("--column", "columns"), ("--format", "format")):
+    for option, name in (("--column", "columns"), ("--format", "format"), ("--max-bad-rows", "max_bad_rows")):
         given, there = getattr(options, name), getattr(kept, name)
         if given != there:
             raise ValueError(f"{option}: {preset} exists already and has ingest.{name}={there}, not {given}; change it "
@@ -214,16 +223,27 @@ def _refuse_another_mapping(preset: Path, options: IngestParams) -> None:
 
 
 def _describe(folder: Path, options: IngestParams):
+    """Print what the files hold and their bad rows, also where there are more of these than are allowed, which then raises."""
+    from pipeline_lib.interactions.readers.checks import refuse_bad_rows
     from pipeline_lib.interactions.reading import read_raw
     from pipeline_lib.interactions.validation import describe_raw
 
-    raw = read_raw(folder, options)
-    for line in raw.bad_rows:
-        typer.echo(f"left out: {line}")
-    typer.echo(f"{folder} ({options.format})")
+    raw = read_raw(folder, dataclasses.replace(options, max_bad_rows=sys.maxsize))
+    for line in raw.bad_rows[:SHOWN_BAD_ROWS]:
+        typer.echo(f"bad row: {line}")
+    if len(raw.bad_rows) > SHOWN_BAD_ROWS:
+        typer.echo(f"and {len(raw.bad_rows) - SHOWN_BAD_ROWS} more bad rows")
+    typer.echo(f"{folder} ({options.format}){', without its bad rows' if raw.bad_rows else ''}")
     for key, value in describe_raw(raw).items():
-        typer.echo(f"  {key}: {value}")
+        typer.echo(f"  {key}: {_as_text(value)}")
+    refuse_bad_rows(raw.bad_rows, options.max_bad_rows)
     return raw
+
+
+def _as_text(figure: float | Mapping[str, float]) -> str:
+    if isinstance(figure, Mapping):
+        return ", ".join(f"{name} {_as_text(part)}" for name, part in figure.items()) or "none"
+    return f"{figure:.4g}" if isinstance(figure, float) else str(figure)
 
 
 def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[str]) -> None:
@@ -232,6 +252,8 @@ def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[
     title = next((column for column in ("title", "name", *attributes) if column in attributes), None)
     ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns), "title": title,
               "text": attributes}
+    if options.max_bad_rows:
+        ingest["max_bad_rows"] = options.max_bad_rows
     body = yaml.safe_dump({"preset": {"dataset": name}, "ingest": ingest}, sort_keys=False)
     with plain_files.writing_file(preset) as place:
         place.write_text(f"# @package _global_\n{body}", encoding="utf-8")

@@ -123,6 +123,40 @@ def test_own_data_is_described(sidflow, own_data):
     status, out, _ = sidflow("data", "validate", str(own_data), *COLUMNS)
     assert status == 0
     assert "shop (table)" in out and "users: 5" in out and "items: 4" in out and "interactions: 20" in out
+    assert "history_length: min 4, mean 4, max 4" in out and "density: 1\n" in out
+
+
+@pytest.fixture
+def flawed_data(own_data):
+    """own_data with 22 rows that have no time."""
+    with (own_data / "interactions.csv").open("a") as file:
+        file.writelines(f"new,b{item % 4},\n" for item in range(22))
+    return own_data
+
+
+def test_bad_rows_are_listed_beside_what_is_left_of_the_data_before_they_are_refused(sidflow, flawed_data):
+    status, out, err = sidflow("data", "validate", str(flawed_data), *COLUMNS)
+    lines = out.splitlines()
+    assert [line.split(", row ")[1].split(":")[0] for line in lines[:20]] == [str(row) for row in range(22, 42)]
+    assert all(line.startswith("bad row: ") and "timestamp" in line for line in lines[:20])
+    assert lines[20] == "and 2 more bad rows" and "users: 5" in out and "interactions: 20" in out
+    assert status == 1 and err.splitlines()[-1].startswith("error: ") and "(bad rows: 22, allowed by" in err
+    assert sidflow("data", "add", str(flawed_data), *COLUMNS)[0] == 1 and not Path("data/raw/shop").exists()
+    assert sidflow("data", "validate", str(flawed_data), *COLUMNS, "--max-bad-rows", "22")[0] == 0
+    assert sidflow("data", "validate", str(flawed_data), *COLUMNS, "--max-bad-rows", "21")[0] == 1
+
+
+def test_bad_rows_that_are_let_pass_stand_in_the_new_preset(sidflow, flawed_data):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
+    assert sidflow("data", "add", str(flawed_data), *COLUMNS, "--max-bad-rows", "22")[0] == 0
+    assert yaml.safe_load(cli.compose(["dataset=shop"]))["ingest"]["max_bad_rows"] == 22
+    assert sidflow("data", "validate", str(flawed_data))[0] == 0  # as the preset says
+    assert sidflow("data", "validate", str(flawed_data), "--max-bad-rows", "3")[0] == 1
+    shutil.rmtree("data/raw/shop")
+    Path("data/raw/shop.dvc").unlink()
+    status, _, err = sidflow("data", "add", str(flawed_data), "--max-bad-rows", "30")
+    assert status == 1 and "exists already and has ingest.max_bad_rows=22, not 30" in err
 
 
 def test_a_wrong_mapping_lists_the_columns_there_are(sidflow, own_data):
