@@ -36,7 +36,7 @@ def build_t5(vocab_size: int, width: int, layers: int, heads: int, head_size: in
 
 
 def load_t5(name_or_folder: str, vocab_size: int | None = None) -> T5ForConditionalGeneration:
-    """A pretrained T5, from safetensors only and without remote code.
+    """A pretrained T5 in float32, whatever it was saved in; from safetensors only and without remote code.
 
     Args:
         name_or_folder: a Hugging Face name or a local folder.
@@ -46,7 +46,7 @@ def load_t5(name_or_folder: str, vocab_size: int | None = None) -> T5ForConditio
         ValueError: if there is no such model, or it cannot be downloaded.
     """
     try:
-        model = T5ForConditionalGeneration.from_pretrained(name_or_folder, use_safetensors=True,
+        model = T5ForConditionalGeneration.from_pretrained(name_or_folder, use_safetensors=True, dtype=torch.float32,
                                                            attn_implementation=ATTENTION)
     except OSError as error:
         raise ValueError(f"no T5 with safetensors weights at {name_or_folder} ({str(error).splitlines()[0]}); give a "

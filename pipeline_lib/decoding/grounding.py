@@ -46,7 +46,8 @@ def ground(users: Tensor, items: Tensor, top_k: int, *, similarity: str = "dot",
     best_items = torch.empty((len(users), 0), dtype=torch.int64, device=users.device)
     for start in range(0, len(items), block):
         part = items[start : start + block]
-        scores = (users @ part.T).float()
+        with torch.autocast(users.device.type, enabled=False):  # scores of bf16's 8 bits tie
+            scores = users.float() @ part.float().T
         if allowed is not None:
             scores.masked_fill_(~allowed[start : start + block], -torch.inf)
         if excluded is not None:

@@ -59,7 +59,7 @@ class Decoder:
     def num_hypotheses(self, candidates: str) -> int:
         """How many there can be: a beam as wide finds all of them."""
         trie = self.tries[candidates]
-        return trie.num_leaves if self.kind == "beam" else math.prod(trie.num_choices)
+        return trie.num_leaves if self.kind == "beam" else min(math.prod(trie.num_choices), np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True)

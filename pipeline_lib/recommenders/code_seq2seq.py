@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.backbones.t5 import T5Decoder, build_t5
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
 from pipeline_lib.evaluation.ranking import ranking_metrics
@@ -67,8 +68,10 @@ class CodeSeq2Seq(nn.Module):
         self.t5 = build_t5(vocabulary.size, network.width, network.layers, network.heads, network.head_size,
                            network.feed_forward, network.dropout, pad_id=PAD)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | int]:
         """``input_ids``, ``attention_mask (B, T)``, ``labels (B, L)``: -100 where there is none; ends are labels."""
+        if not len(batch["labels"]):  # a process may get no row of a batch, which T5 does not take
+            return no_rows(self)
         return self.loss(self.states(batch)[1], batch["labels"])
 
     def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

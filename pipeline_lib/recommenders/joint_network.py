@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.quantizers.collisions import place_in_bucket
 from pipeline_lib.quantizers.residual import encode_residual
 from pipeline_lib.quantizers.residual_vae import ResidualVAE
@@ -75,8 +77,10 @@ class JointModel(nn.Module):
         return {"input_ids": tokens, "attention_mask": (tokens != PAD).long(), "labels": codes[targets] + offsets,
                 "first": first, "targets": targets[first]}
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | int]:
         """The loss of this turn (eq. 12 and 13), as a sum over the terms that its main part averages."""
+        if not len(batch["labels"]):  # a process may get no row of a batch, which T5 does not take
+            return no_rows(self)
         sia_weight, psa_weight = self.weights if self.aligned else (0.0, 0.0)
         losses, count = {}, torch.tensor(len(batch["targets"]), device=self.codes.device)
         if self.trains_recommender or sia_weight or psa_weight:
@@ -85,7 +89,7 @@ class JointModel(nn.Module):
         if self.trains_recommender:
             total, count = self.recommender.loss(decoded, batch["labels"])
             losses["recommendation"] = total / count.clamp(min=1)
-        if (self.trains_tokenizer or sia_weight or psa_weight) and len(batch["targets"]):
+        if self.trains_tokenizer or sia_weight or psa_weight:
             targets = self.vectors[batch["targets"]]
             semantics, quantized = self.tokenizer(targets)
             square = self.tokenizer.scale.square()  # of the tokenizer's unit, in squares of that of the vectors
@@ -129,9 +133,10 @@ class JointModel(nn.Module):
         return changed
 
     def figures(self) -> dict[str, float]:
-        """The mean of each loss since the turn began."""
-        return {f"{name}_loss": (total / self.sums["count"]).item() for name, total in self.sums.items()
-                if name != "count"}
+        """The mean of each loss since the turn began, over the shares of all processes."""
+        parts = gather_object([{name: total.item() for name, total in self.sums.items()}])
+        sums = {name: sum(part.get(name, 0.0) for part in parts) for part in parts for name in part}
+        return {f"{name}_loss": total / sums["count"] for name, total in sums.items() if name != "count"}
 
     def _note(self, losses: Mapping[str, Tensor], count: Tensor) -> None:
         if torch.is_grad_enabled():

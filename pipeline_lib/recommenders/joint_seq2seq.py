@@ -21,7 +21,6 @@ from pipeline_lib.recommenders.code_seq2seq import (
     CodeSeq2Seq, Network, Ranker, make_decoder, validate_network, validation_sample,
 )
 from pipeline_lib.recommenders.joint_network import JointModel
-from pipeline_lib.recommenders.state_map import state_map
 from pipeline_lib.records import Examples, Identifiers, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import length_bucketed_batches
@@ -69,6 +68,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for an option that cannot be, or identifiers that are not those of an RQ-VAE with suffixes.
     """
+    from pipeline_lib.recommenders.state_map import state_map  # scikit-learn: nobody else needs it, nor should it be missed late
+
     check_config(config)
     _refuse_other_collisions(inputs.identifiers)
     seed_everything(seed)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
 from pipeline_lib.training.item_losses import full_softmax_loss
 
@@ -52,7 +53,7 @@ class SetQueryNetwork(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """``L_gen + alpha * L_AE`` (eq. 8), as a sum over the ``P * M`` terms that the first averages."""
         if not len(batch["targets"]):  # a process may get no row of a batch
-            return 0.0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad), 0
+            return no_rows(self)
         corpus = self.corpus()
         answers = self.answers(corpus, batch["items"], batch["lengths"], batch["seen"])[batch["seen"] > 0]  # (P, M, W)
         loss = self.generation_loss(answers, self.scored(corpus), batch["targets"])

@@ -4,6 +4,7 @@ Shapes: n users, D dimensions. Source of the plot: Liu et al. 2025 (ETEGRec), fi
 """
 
 import numpy as np
+from sklearn.manifold import TSNE
 
 PERPLEXITY = 30.0
 
@@ -18,8 +19,6 @@ def state_map(preferences: np.ndarray, semantics: np.ndarray, seed: int) -> list
     Returns:
         Rows ``kind`` (preference or semantics), ``user`` (0 to n - 1), ``x``, ``y``.
     """
-    from sklearn.manifold import TSNE  # a GPU worker that trains other recommenders has no need of scikit-learn
-
     both = np.concatenate([preferences, semantics])
     both = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     perplexity = min(PERPLEXITY, (len(both) - 1) / 3)

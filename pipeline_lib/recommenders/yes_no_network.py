@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.recommenders.instruction_network import embed_tokens
 
 
@@ -36,7 +37,7 @@ class YesNoLM(nn.Module):
         With ``code_weight``, and each prompt's mean cross-entropy of the codes that ``said (B, T)`` marks.
         """
         if not len(batch["labels"]):  # a process may get no row of a batch
-            return 0.0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad), 0
+            return no_rows(self)
         states = self.states(batch)
         yes, no = self.answer_logits(states, batch["lengths"]).unbind(dim=-1)
         loss = F.binary_cross_entropy_with_logits(yes - no, batch["labels"].float(), reduction="sum")
@@ -53,8 +54,8 @@ class YesNoLM(nn.Module):
         """``(B, 2)`` float32: the logits of YES and NO behind each prompt; ``lengths (B,)``, of prompts."""
         last = states[torch.arange(len(states), device=states.device), lengths - 1]  # (B, D)
         head = self.lm.get_output_embeddings()
-        rows = head.weight[list(self.answers)]
-        return F.linear(last.to(rows.dtype), rows).float()
+        with torch.autocast(last.device.type, enabled=False):  # answers of 8 bits tie
+            return F.linear(last.float(), head.weight[list(self.answers)].float())
 
     def scores(self, batch: Mapping[str, Tensor]) -> Tensor:
         """``(B,)``: softmax([z_YES, z_NO]) at YES, between 0 and 1."""

@@ -101,10 +101,12 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
             log.info("epoch %d: %s (%.1f s training, %.1f s validation)", epoch,
                      ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch"),
                      trained - began, time.perf_counter() - trained)
+            random = _random_states(accelerator)
             if accelerator.is_main_process:
-                _save(checkpoints, model, optimizer, stopping, best, rows)
+                _save(checkpoints, model, optimizer, stopping, best, rows, random)
             accelerator.wait_for_everyone()
     model.load_state_dict(best)
+    accelerator.free_memory()  # it keeps each optimizer that it prepared, and another training may follow
     log.info("kept epoch %d of %d, %s", stopping.best_epoch, len(rows),
              f"the best by {params.early_stopping}" if len(held_out) else "nobody being held out to choose on")
     return rows
@@ -170,14 +172,12 @@ def _parameter_groups(model: nn.Module, weight_decay: float,
 
 
 def _save(checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.Optimizer, stopping: EarlyStopping,
-          best: dict[str, Tensor], rows: list[dict[str, float]]) -> None:
+          best: dict[str, Tensor], rows: list[dict[str, float]], random: dict[str, Tensor]) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for place, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"random.{device}": states for device, states in random.items()}
     checkpoints.save(tensors, {"rows": rows, "stopping": asdict(stopping)})
 
 
@@ -198,11 +198,22 @@ def _resume(checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.O
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     for name, value in state["stopping"].items():
         setattr(stopping, name, value)
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    for device, states in _below(tensors, "random.").items():
+        own = states[accelerator.process_index % len(states)].clone()  # torch misreads a row of a table
+        if device == "cpu":
+            torch.set_rng_state(own)
+        elif accelerator.device.type == device:
+            torch.cuda.set_rng_state(own)
     log.info("resuming after epoch %d from %s", len(state["rows"]), checkpoints.folder)
     return state["rows"], len(state["rows"]) + 1
+
+
+def _random_states(accelerator: Accelerator) -> dict[str, Tensor]:
+    """A device -> the state of its generator in each process, ``(processes, bytes)``: they part, as their shares do."""
+    states = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {device: accelerator.gather(state[None].to(accelerator.device)).cpu() for device, state in states.items()}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

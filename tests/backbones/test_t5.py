@@ -166,6 +166,11 @@ def test_a_saved_model_is_loaded_and_grown_but_never_cut(model, tmp_path):
     assert torch.equal(grown.shared.weight[:VOCABULARY], model.shared.weight)
 
 
+def test_a_model_saved_in_half_precision_is_trained_in_float32(model, tmp_path):
+    T5ForConditionalGeneration(model.config).to(torch.bfloat16).save_pretrained(tmp_path)
+    assert {weight.dtype for weight in load_t5(str(tmp_path)).parameters()} == {torch.float32}
+
+
 def test_pickled_weights_and_missing_models_are_refused_with_advice(model, tmp_path):
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")

@@ -50,6 +50,16 @@ def test_who_has_too_few_items_left_gets_no_item_twice_and_none_that_is_excluded
     assert torch.isinf(scores[0, 2:]).all()
 
 
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_scores_are_exact_in_mixed_precision_too(similarity):
+    generator = torch.Generator().manual_seed(0)
+    users, items = (4.0 + torch.randn(count, 8, generator=generator) for count in (6, 500))  # all alike: bf16 scores tie
+    found, scores = ground(users, items, 20, similarity=similarity)
+    with torch.autocast("cpu", torch.bfloat16):
+        again, same = ground(users, items, 20, similarity=similarity)
+    assert torch.equal(found, again) and torch.equal(scores, same)
+
+
 def test_vectors_of_different_sources_are_refused(vectors):
     with pytest.raises(ValueError, match="users have 4 dimensions but items have 5"):
         ground(torch.zeros(1, 4), vectors[1], 3)

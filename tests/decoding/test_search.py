@@ -60,6 +60,23 @@ def test_a_user_whose_list_was_full_is_searched_for_once_and_keeps_it_to_the_bit
     assert np.array_equal(kept.scores[start:stop], filtered.scores[start:stop])
 
 
+def test_a_soft_beam_has_more_hypotheses_than_an_integer_can_count():
+    sizes, users = (256,) * 8, 3  # 2^64 identifiers
+    codes = np.random.default_rng(0).integers(0, 256, (20, 8))
+    decoder = Decoder(candidate_tries(codes, sizes, {}, torch.device("cpu")), "soft_beam", 4, 4, np.arange(20), True)
+    known = torch.full((8, 256), -20.0)
+    known[torch.arange(8), torch.from_numpy(codes[5])] = -0.1  # item 5 is far ahead
+    histories = Ragged.from_rows([[], [5], []])
+    cases = Cases(np.arange(users, dtype=np.int32), histories, Ragged.from_rows([[0]] * users), np.ones(users, dtype=bool))
+
+    def start(rows):
+        return lambda: lambda level, codes, parents: known[level].expand(
+            len(rows), 1 if codes is None else codes.shape[1], -1)
+
+    items = search_cases(cases, [np.arange(users)], start, decoder, Accelerator(cpu=True)).rankings[0].items
+    assert [row.tolist() for row in items] == [[5], [], [5]]
+
+
 def test_wider_beams_do_not_depend_on_who_else_is_in_the_batch(cases):
     one, two = (ranked(cases, filter_history=True, batch_size=size)[0] for size in (1, 40))
     assert np.array_equal(one.items.values, two.items.values)

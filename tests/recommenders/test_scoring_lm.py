@@ -100,6 +100,14 @@ def test_a_score_is_the_softmax_over_exactly_two_logits_of_the_last_token():
     assert ((scores > 0) & (scores < 1)).all()
 
 
+def test_answers_are_exact_in_mixed_precision_too():
+    network, generator = network_of(), torch.Generator().manual_seed(0)
+    states, lengths = 8.0 + torch.randn(30, 4, 16, generator=generator), torch.full((30,), 4)
+    exact = network.answer_logits(states, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.answer_logits(states, lengths), exact)
+
+
 def test_the_loss_is_the_summed_binary_cross_entropy_of_the_score():
     network = network_of()
     scores = network.scores(BATCH)

@@ -13,12 +13,17 @@ import pytest
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
 from tests.recommenders import test_instruction_lm as instruction
+from tests.recommenders import test_joint_seq2seq as joint
 from tests.recommenders import test_retrieval_lm as retrieval
 from tests.recommenders import test_scoring_lm as scoring
+from tests.recommenders import test_seq2seq as seq2seq
 from tests.recommenders import test_set_query as sets
 from tests.two_processes import run_in_two_processes
 
 RUNS = {  # toy data, options and training of a test file; without dropout, which each process draws for itself
+    # batches of 23 of 300 examples: of the last one, which has one, the second process gets none
+    "seq2seq": (seq2seq, seq2seq.CONFIG, replace(seq2seq.TRAINING, epochs=3, batch_size=23)),
+    "joint_seq2seq": (joint, replace(joint.CONFIG, dropout=0.0), replace(joint.TRAINING, batch_size=23)),
     "retrieval_lm": (retrieval, retrieval.CONFIG, replace(retrieval.TRAINING, epochs=3, validate_every=1)),
     "retrieval_lm, negatives": (retrieval, replace(retrieval.CONFIG, loss="cosine_margin"),
                                 replace(retrieval.TRAINING, epochs=3, validate_every=1)),
@@ -27,6 +32,8 @@ RUNS = {  # toy data, options and training of a test file; without dropout, whic
                        replace(instruction.TRAINING, validate_every=1)),
     "scoring_lm": (scoring, scoring.CONFIG, replace(scoring.TRAINING, epochs=3, validate_users=20)),
 }
+
+TOLERANCE = {"joint_seq2seq": 0.15}  # its tokenizer's and alignment losses contrast the items of a process's share alone
 
 
 def run(name: str, folder: Path):
@@ -55,7 +62,7 @@ def test_two_processes_train_one_model_as_one_process_does(together, tmp_path, n
     one, two = (json.loads((together / f"{rank}.json").read_text())[name] for rank in (0, 1))
     assert one == two
     for both, row in zip(one["training"], alone.training, strict=True):
-        assert both["train_loss"] == pytest.approx(row["train_loss"], rel=1e-3)
+        assert both["train_loss"] == pytest.approx(row["train_loss"], rel=TOLERANCE.get(name, 1e-3))
 
 
 if __name__ == "__main__":  # one of the two processes

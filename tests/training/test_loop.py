@@ -1,5 +1,6 @@
 """The loop on a small linear regression: it learns, resumes to the same result, and equals two processes."""
 
+import gc
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from pipeline_lib.params import TrainingParams
@@ -33,7 +35,8 @@ class Regression(nn.Module):
         return ((self.linear(self.dropout(batch["x"])).squeeze(-1) - batch["y"]) ** 2).sum(), len(batch["y"])
 
 
-def train(folder: Path, params: TrainingParams = PARAMS, stop_after: int | None = None, dropout: float = 0.2):
+def train(folder: Path, params: TrainingParams = PARAMS, stop_after: int | None = None, dropout: float = 0.2,
+          batch_size: int = 16, accelerator: Accelerator | None = None):
     model, lengths, validated = Regression(dropout), np.ones(100, dtype=int), []
 
     def validate(network):
@@ -43,9 +46,9 @@ def train(folder: Path, params: TrainingParams = PARAMS, stop_after: int | None 
         with torch.no_grad():
             return {"loss": float(network({"x": X[:20], "y": Y[:20]})[0]) / 20}
 
-    rows = fit(model, batches=lambda epoch: length_bucketed_batches(lengths, 16, 1, np.random.default_rng(epoch)),
-               collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, held_out=X[:20], params=params,
-               checkpoints=Checkpoints(folder), accelerator=make_accelerator("fp32"))
+    rows = fit(model, collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=validate, held_out=X[:20],
+               batches=lambda epoch: length_bucketed_batches(lengths, batch_size, 1, np.random.default_rng(epoch)),
+               params=params, checkpoints=Checkpoints(folder), accelerator=accelerator or make_accelerator("fp32"))
     return model, rows
 
 
@@ -142,6 +145,16 @@ def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(tmp_path):
     assert torch.equal(undisturbed.linear.weight, resumed.linear.weight)
 
 
+def test_nothing_of_a_training_is_kept_for_the_next_one(tmp_path):
+    def optimizers():
+        gc.collect()
+        return {id(found) for found in gc.get_objects() if issubclass(type(found), torch.optim.Optimizer)}
+
+    before, accelerator = optimizers(), make_accelerator("fp32")
+    train(tmp_path / "a", accelerator=accelerator)
+    assert not optimizers() - before
+
+
 def test_patience_ends_training_early(tmp_path):
     params = TrainingParams(epochs=50, batch_size=16, learning_rate=0.0, early_stopping="loss", patience=2)
     _, rows = train(tmp_path / "a", params)
@@ -230,6 +243,20 @@ def test_two_processes_that_measure_different_figures_end_with_the_weights_of_on
     assert one == two
 
 
+@pytest.mark.slow
+def test_two_processes_that_are_killed_resume_to_the_result_of_undisturbed_ones(together):
+    """Their shares of a batch differ in size, so that dropout draws more often in the first one."""
+    for rank in (0, 1):
+        found = json.loads((together / f"{rank}.json").read_text())
+        assert found["undisturbed"] == found["killed"]
+
+
+def train_killed(folder: Path):
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, stop_after=3, batch_size=15)
+    return train(folder, batch_size=15)
+
+
 def train_of_two_minds(folder: Path):
     """The first process finds the third epoch best, the second one the first."""
     losses = [[3.0, 2.0, 1.0, 4.0, 4.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]][int(os.environ["RANK"])]
@@ -238,7 +265,8 @@ def train_of_two_minds(folder: Path):
 
 
 RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns,
-        "of_two_minds": train_of_two_minds}
+        "of_two_minds": train_of_two_minds,
+        "undisturbed": lambda folder: train(folder, batch_size=15), "killed": train_killed}
 
 if __name__ == "__main__":  # one of the two processes
     target = Path(sys.argv[1])
