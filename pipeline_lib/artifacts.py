@@ -75,14 +75,18 @@ def _catalogue(table: pa.Table) -> Catalogue:
     return Catalogue(table["item_id"].to_pylist(), table["title"].to_pylist(), table["text"].to_pylist(), attributes)
 
 
-def add_items(path: Path, items: pa.Table, takers: Ragged) -> None:
-    """Put new items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each."""
+def with_new_items(path: Path, items: pa.Table, takers: Ragged) -> pa.Table:
+    """New items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each."""
     items = items.append_column("takers", _list_array(takers))
     if path.exists():
         before = pq.read_table(path)
         numbers = np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1
         items = items.set_column(0, "item", pa.array(numbers))
         items = pa.concat_tables([before, items])
+    return items
+
+
+def write_added_items(path: Path, items: pa.Table) -> None:
     with writing_file(path) as place:
         pq.write_table(items, place, compression="zstd")
 
@@ -99,6 +103,11 @@ def read_added_items(path: Path, num_items: int) -> tuple[Catalogue, Ragged]:
     if table["item"][0].as_py() != num_items:
         raise ValueError(f"{path}: items were added to a catalogue of {table['item'][0].as_py()}, but there are "
                          f"{num_items} now; run `sidflow items clear` and add them again")
+    return added_items(path, table)
+
+
+def added_items(path: Path, table: pa.Table) -> tuple[Catalogue, Ragged]:
+    """A table of `with_new_items`, which ``path`` has or is to have, as `read_added_items` gives it."""
     return _catalogue(table), _ragged(table["takers"], path, "takers", None)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,7 @@ FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; 
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs, e.g. user_id=customer; repeatable.")]
 BadRowsOption = Annotated[int | None, typer.Option("--max-bad-rows", min=0, help="So many bad rows are left out; more are refused.")]
 SHOWN_BAD_ROWS = 20
+NAME = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z][a-z0-9_-]*", re.ASCII | re.IGNORECASE)  # what -S dataset=NAME takes
 
 
 def main() -> None:
@@ -111,7 +113,9 @@ def add_data(folder: Path,
              name: Annotated[str | None, typer.Option(help="Its name here; the folder's by default.")] = None,
              raw_format: FormatOption = None, column: ColumnOption = None, max_bad_rows: BadRowsOption = None) -> None:
     """Check a folder of raw files, copy it to data/raw/NAME, `dvc add` it, and write conf/dataset/NAME.yaml if absent."""
-    name = name or folder.resolve().name
+    name = folder.resolve().name if name is None else name
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a data set: give --name with letters, digits, - and _, a letter first")
     preset, place = CONF / "dataset" / f"{name}.yaml", RAW / name
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")

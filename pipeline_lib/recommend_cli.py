@@ -22,6 +22,7 @@ SPLIT, TOKENS, SEQUENCES, EMBED = (Path("data/split"), Path("data/tokens"), Path
 MODEL, PREDICTIONS = Path("data/model"), Path("data/predictions")
 
 Lists = tuple[np.ndarray, np.ndarray]  # items and scores, best first
+Added = tuple[records.Catalogue, Ragged]  # items that came after the run, and the users who took each
 
 
 def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
@@ -33,6 +34,7 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
         raise ValueError("give either --user or --history")
     if k < 1:
         raise ValueError(f"-k {k}: ask for 1 or more items")
+    _require_one_run()
     catalogue = artifacts.read_catalogue(ITEMS)
     added = artifacts.read_added_items(ADDED, len(catalogue))
     if user is not None:
@@ -56,17 +58,13 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
            k: Annotated[int, typer.Option("-k", min=1, help="Items a user.")] = 10, params: Path = PARAMS) -> None:
     """Write identifiers and recommendations of the last run under the raw ids, as CSV or Parquet."""
     from pipeline_lib.reporting.export import check_format, codes_table, recommendations_table, write_export
-    from pipeline_lib.reporting.provenance import changed_stages
 
     files = [path for path in (codes, recommendations, test_lists) if path is not None]
     if not files:
         raise ValueError("nothing to export: give --codes FILE, --recommendations FILE or --test-lists FILE")
     for path in files:
         check_format(path)
-    stages = changed_stages(PROJECT)
-    if stages:
-        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
-                         "`dvc repro`, then export")
+    _require_one_run()
     config, catalogue = load_params(params), artifacts.read_catalogue(ITEMS)
     if config.decode.kind == "score" and (recommendations or test_lists):
         raise ValueError("decode.kind=score scores candidates and makes no lists to export; take a recommender that ranks")
@@ -83,7 +81,7 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
         typer.echo(f"wrote {test_lists}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
     if recommendations is not None:
         added = artifacts.read_added_items(ADDED, len(catalogue))
-        rankings = _of_everybody(len(user_ids), added, k, config)
+        rankings = _of_everybody(len(user_ids), len(catalogue), added, k, config)
         write_export(recommendations, recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k))
         typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users, after all that is known of them")
 
@@ -92,17 +90,25 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
 def add_items(file: Path,
               taken: Annotated[Path | None, typer.Option(help="user_id,item_id: who took them already.")] = None,
               params: Path = PARAMS) -> None:
-    """Add the items of a CSV, TSV or Parquet file (item_id and attributes) to those that `sidflow recommend` ranks."""
+    """Add the items of a CSV, TSV or Parquet file (item_id and attributes) to those that `sidflow recommend` ranks.
+
+    Columns are named as in the raw data (ingest.columns).
+    """
     from pipeline_lib.interactions.new_items import read_new_items
 
-    ingest, catalogue = load_params(params).ingest, artifacts.read_catalogue(ITEMS)
-    items, takers = read_new_items(file, taken, catalogue.item_ids, artifacts.read_user_ids(USERS), lists=ingest.lists,
-                                   title=ingest.title, text=ingest.text, attributes=list(catalogue.attributes))
+    _require_one_run()
+    config, catalogue = load_params(params), artifacts.read_catalogue(ITEMS)
+    ingest = config.ingest
+    items, takers = read_new_items(file, taken, catalogue.item_ids, artifacts.read_user_ids(USERS),
+                                   columns=ingest.columns, lists=ingest.lists, title=ingest.title, text=ingest.text,
+                                   attributes=list(catalogue.attributes))
     before, after = artifacts.read_added_items(ADDED, len(catalogue)), len(items)
     twice = set(before[0].item_ids) & set(items["item_id"].to_pylist())
     if twice:
         raise ValueError(f"{file}: item {min(twice)} was added before; `sidflow items clear` forgets all added items")
-    artifacts.add_items(ADDED, items, takers)
+    table = artifacts.with_new_items(ADDED, items, takers)
+    _with_added(_inputs(config), artifacts.read_model(MODEL), artifacts.added_items(ADDED, table), config)  # can they be ranked?
+    artifacts.write_added_items(ADDED, table)
     typer.echo(f"added {after} items, {len(before[0]) + after} in all; `sidflow recommend` ranks them from now on. "
                "To train on them, add them to the raw data and run `dvc repro`")
 
@@ -121,7 +127,7 @@ def clear_items() -> None:
     ADDED.unlink(missing_ok=True)
 
 
-def _of_user(user: str, catalogue: records.Catalogue, added: tuple[records.Catalogue, Ragged], k: int,
+def _of_user(user: str, catalogue: records.Catalogue, added: Added, k: int,
              params: Path) -> Lists:
     """The list that decode made; with new items, one made now."""
     ids = artifacts.read_user_ids(USERS)
@@ -133,13 +139,16 @@ def _of_user(user: str, catalogue: records.Catalogue, added: tuple[records.Catal
     if not len(rows):
         raise ValueError(f"--user {user}: not among the test users (too short a history?); give --history instead")
     if len(added[0]):
+        from pipeline_lib.serving import with_taken
+
         cases = artifacts.read_split(SPLIT).test
-        return _list(_rank(cases.take(np.flatnonzero(cases.users == ids.index(user))), added, k, load_params(params)))
+        asked = with_taken(cases.take(np.flatnonzero(cases.users == ids.index(user))), added[1], len(catalogue))
+        return _list(_rank(asked, added, k, load_params(params)))
     start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
     return rankings.items.values[start:stop], rankings.scores[start:stop]
 
 
-def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: tuple[records.Catalogue, Ragged], k: int,
+def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: Added, k: int,
                 params: Path) -> Lists:
     """Rank for a user whom no stage has seen."""
     known = {item_id: item for item, item_id in enumerate([*catalogue.item_ids, *added[0].item_ids])}
@@ -152,11 +161,11 @@ def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: tuple[
     return _list(_rank(cases, added, k, load_params(params)))
 
 
-def _of_everybody(num_users: int, added: tuple[records.Catalogue, Ragged], k: int, config: Params) -> records.Rankings:
+def _of_everybody(num_users: int, num_items: int, added: Added, k: int, config: Params) -> records.Rankings:
     """Rank for all users behind all of their items."""
-    from pipeline_lib.serving import next_cases
+    from pipeline_lib.serving import next_cases, with_taken
 
-    cases = next_cases(artifacts.read_split(SPLIT), num_users)
+    cases = with_taken(next_cases(artifacts.read_split(SPLIT), num_users), added[1], num_items)
     return _rank(cases, added, k, config, moved_on=not EMBEDDINGS[config.tokenizer.source].fitted)
 
 
@@ -164,35 +173,65 @@ def _list(rankings: records.Rankings) -> Lists:
     return rankings.items.values, rankings.scores
 
 
-def _rank(cases: records.Cases, added: tuple[records.Catalogue, Ragged], k: int, config: Params, *,
+def _rank(cases: records.Cases, added: Added, k: int, config: Params, *,
           moved_on: bool = False) -> records.Rankings:
     """Rank for users, known or new, among the items of the run and the added ones.
 
     Args:
         moved_on: whether users that embed knows have other histories now, which give them other vectors.
     """
-    from pipeline_lib.serving import with_added_items, with_new_items, with_users
+    from pipeline_lib.serving import with_users
     from pipeline_lib.training.device import make_accelerator
 
-    sources = [_source(name) for name in (config.tokenizer.source, config.tokenizer.cf_source)]
-    inputs = artifacts.read_recommender_inputs(SEQUENCES, TOKENS, EMBED / config.tokenizer.source,
-                                               EMBED / config.tokenizer.cf_source, SPLIT, ())
-    tokenizer, num_items = tokenizer_for(config.tokenizer.kind), inputs.split.num_items
+    inputs = _inputs(config)
     if inputs.users:
         rows = np.flatnonzero(moved_on | _unknown(cases.users, inputs.users["test"]))
-        histories = Ragged.from_rows(row[row < num_items] for row in cases.histories.take(rows))
-        inputs = with_users(inputs, cases.users[rows], histories, sources[0], tokenizer)
-    if len(added[0]):
-        inputs = with_new_items(inputs, *added, *sources, tokenizer)
+        histories = Ragged.from_rows(row[row < inputs.split.num_items] for row in cases.histories.take(rows))
+        if len(rows) and not histories.lengths.all():
+            raise ValueError(f"embedding source {config.tokenizer.source} knows a user by items of the last run alone; "
+                             "name one of these among the history, too")
+        inputs = with_users(inputs, cases.users[rows], histories, _source(config.tokenizer.source),
+                            tokenizer_for(config.tokenizer.kind))
+    inputs, model = _with_added(inputs, artifacts.read_model(MODEL), added, config)
     decode = replace(config.decode, top_k=k, beam_size=max(config.decode.beam_size, k), candidate_sets=False,
                      index=None)
     examples = sequences_for(config.recommender.kind).examples_of_cases(cases, inputs.identifiers, config.sequences)
-    recommender, model = recommender_for(config.recommender.kind), artifacts.read_model(MODEL)
-    if len(added[0]):
-        model = with_added_items(model, inputs.vectors[num_items:], recommender)
-    ranker = recommender.load_ranker(model, inputs, decode, accelerator=make_accelerator(config.training.precision),
-                                     seed=config.seed)
+    ranker = recommender_for(config.recommender.kind).load_ranker(
+        model, inputs, decode, accelerator=make_accelerator(config.training.precision), seed=config.seed)
     return ranker.rank(examples, cases).rankings[0]
+
+
+def _inputs(config: Params) -> records.RecommenderInputs:
+    """What decode reads, without examples."""
+    return artifacts.read_recommender_inputs(SEQUENCES, TOKENS, EMBED / config.tokenizer.source,
+                                             EMBED / config.tokenizer.cf_source, SPLIT, ())
+
+
+def _with_added(inputs: records.RecommenderInputs, model: records.Model, added: Added,
+                config: Params) -> tuple[records.RecommenderInputs, records.Model]:
+    """Inputs and model with the added items.
+
+    Raises:
+        ValueError: if the pipeline at hand cannot rank them.
+    """
+    from pipeline_lib.serving import with_added_items, with_new_items
+
+    if not len(added[0]):
+        return inputs, model
+    sources = [_source(name) for name in (config.tokenizer.source, config.tokenizer.cf_source)]
+    inputs = with_new_items(inputs, *added, *sources, tokenizer_for(config.tokenizer.kind))
+    vectors = inputs.vectors[-len(added[0]):]
+    return inputs, with_added_items(model, vectors, recommender_for(config.recommender.kind))
+
+
+def _require_one_run() -> None:
+    """Refuse files of several runs, as an interruption leaves them; a folder that DVC does not run cannot say."""
+    from pipeline_lib.reporting.provenance import changed_stages
+
+    stages = changed_stages(PROJECT) if (PROJECT / ".dvc").exists() else []
+    if stages:
+        raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
+                         "`dvc repro` makes them so")
 
 
 def _unknown(users: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -33,13 +33,14 @@ class Source:
             ValueError: if the source cannot, or has nothing to embed an item by.
         """
         if not hasattr(self.module, "embed_new_items"):
-            raise ValueError(f"embedding source {self.name} cannot embed new items; re-run embed with them among the "
-                             "data")
+            raise ValueError(f"embedding source {self.name} cannot embed new items; re-run the pipeline with them among "
+                             "the data (`sidflow items clear` forgets those that were added)")
         vectors = self.module.embed_new_items(catalogue, takers, self.tensors, self.model_json)
         nothing = ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
         if nothing.any():
             raise ValueError(f"item {catalogue.item_ids[int(np.argmax(nothing))]}: embedding source {self.name} embeds "
-                             "an item by the users who took it, and none is known; give them with --taken")
+                             "an item by the users who took it, and none is known; give them with --taken (`sidflow "
+                             "items clear` forgets items that were added without)")
         return vectors.reshape(len(vectors), -1)
 
 
@@ -115,6 +116,21 @@ def next_cases(split: Split, num_users: int) -> Cases:
     users = [user for user in range(num_users) if len(states.get(user, ()))]
     return Cases(np.array(users, dtype=np.int32), Ragged.from_rows(states[user] for user in users),
                  Ragged.from_rows([[0]] * len(users)), np.isin(users, split.train_users))
+
+
+def with_taken(cases: Cases, takers: Ragged, num_items: int) -> Cases:
+    """The cases with what a user took of n added items, numbered from N, behind his history.
+
+    Args:
+        takers: n rows of users.
+        num_items: N.
+    """
+    taken: dict[int, list[int]] = {}
+    for place, users in enumerate(takers):
+        for user in users.tolist():
+            taken.setdefault(user, []).append(num_items + place)
+    return replace(cases, histories=Ragged.from_rows([*history.tolist(), *taken.get(user, ())] for user, history in
+                                                     zip(cases.users.tolist(), cases.histories, strict=True)))
 
 
 def _with_rows(table: np.ndarray, places: np.ndarray, rows: np.ndarray, filler: float) -> np.ndarray:

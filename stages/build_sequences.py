@@ -16,7 +16,7 @@ PathOption = Annotated[Path, typer.Option()]
 def main(split: PathOption, items: PathOption, tokens: PathOption, out: PathOption, timing: PathOption,
          params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
-    with measure_stage("build_sequences", timing, config.stages) as measured:
+    with measure_stage("build_sequences", timing, config) as measured:
         held, identifiers = artifacts.read_split(split), artifacts.read_identifiers(tokens)
         kind = config.recommender.kind
         parts, vocabulary = sequences_for(kind).build_examples(held, identifiers, config.sequences)

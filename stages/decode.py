@@ -19,7 +19,7 @@ def main(model: PathOption, sequences: PathOption, tokens: PathOption, vectors: 
     config = load_params(params)
     recommender = recommender_for(config.recommender.kind)
     accelerator = make_accelerator(config.training.precision)
-    with measure_stage("decode", timing, config.stages, accelerator.is_main_process) as measured:
+    with measure_stage("decode", timing, config, accelerator.is_main_process) as measured:
         inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split, ("valid", "test"))
         ranker = recommender.load_ranker(artifacts.read_model(model), inputs, config.decode, accelerator=accelerator,
                                          seed=config.seed)

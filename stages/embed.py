@@ -24,7 +24,7 @@ def main(source: Annotated[str, typer.Option()], items: PathOption, split: PathO
     accelerator = make_accelerator("fp32")
     main_process = accelerator.is_main_process
     with open_checkpoints(checkpoint_root(), key, main_process) as checkpoints:
-        with measure_stage(f"embed@{source}", timing, config.stages, main_process) as measured:
+        with measure_stage(f"embed@{source}", timing, config, main_process) as measured:
             catalogue = artifacts.read_catalogue(items)
             embedded = embedding.embed_items(catalogue, artifacts.read_split(split), options,
                                              checkpoints=checkpoints, accelerator=accelerator, seed=config.seed)

@@ -25,7 +25,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
          popularity_plot: PathOption, history_plot: PathOption, alignment_plot: PathOption, figures: PathOption,
          timing: PathOption, params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
-    with measure_stage("evaluate", timing, config.stages) as measured:
+    with measure_stage("evaluate", timing, config) as measured:
         held = artifacts.read_split(split)
         run = {"protocol": describe_protocol(config), "preset": dict(config.preset), "seed": config.seed}
         decoded = plain_files.read_json(predictions / "decode.json")

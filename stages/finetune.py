@@ -26,7 +26,7 @@ def main(sequences: PathOption, tokens: PathOption, vectors: PathOption, cf_vect
     key = checkpoint_key("finetune", (config.recommender.kind, options, config.training, filter_history, config.seed),
                          [sequences, tokens, vectors, cf_vectors, split])
     with open_checkpoints(checkpoint_root(), key, accelerator.is_main_process) as checkpoints:
-        with measure_stage("finetune", timing, config.stages, accelerator.is_main_process) as measured:
+        with measure_stage("finetune", timing, config, accelerator.is_main_process) as measured:
             inputs = artifacts.read_recommender_inputs(sequences, tokens, vectors, cf_vectors, split,
                                                        ("train", "valid"))
             inputs = replace(inputs, split=replace(inputs.split, filter_history=filter_history))

@@ -22,7 +22,7 @@ def main(raw: PathOption, interactions: PathOption, items: PathOption, users: Pa
          params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     options = config.ingest
-    with measure_stage("ingest", timing, config.stages) as measured:
+    with measure_stage("ingest", timing, config) as measured:
         data = read_raw(raw, options)
         for line in data.bad_rows:
             logger.warning("left out: %s", line)

@@ -17,7 +17,7 @@ PathOption = Annotated[Path, typer.Option()]
 def main(vectors: PathOption, cf_vectors: PathOption, split: PathOption, items: PathOption, tokens: PathOption,
          metrics: PathOption, plots: PathOption, timing: PathOption, params: PathOption = Path("params.yaml")) -> None:
     config = load_params(params)
-    with measure_stage("quantize", timing, config.stages) as measured:
+    with measure_stage("quantize", timing, config) as measured:
         inputs = artifacts.read_tokenizer_inputs(vectors, cf_vectors, split, items)
         tokenizer = tokenizer_for(config.tokenizer.kind)
         identifiers = tokenizer.tokenize_items(inputs, config.tokenizer.options.parse(tokenizer.Config),

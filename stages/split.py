@@ -22,7 +22,7 @@ def main(interactions: PathOption, items: PathOption, users: PathOption, raw: Pa
          timing: PathOption, params: Path = Path("params.yaml")) -> None:
     config = load_params(params)
     options = config.split
-    with measure_stage("split", timing, config.stages) as measured:
+    with measure_stage("split", timing, config) as measured:
         log, item_table = artifacts.read_interactions(interactions), plain_files.read_table(items, artifacts.ITEMS)
         given = None
         if options.kind == "given" and options.file is not None:

@@ -175,6 +175,13 @@ def test_a_new_preset_takes_the_attributes_there_are_as_text(sidflow, own_data):
     assert (tree["ingest"]["title"], tree["ingest"]["text"]) == ("name", ["name", "colour"])
 
 
+@pytest.mark.parametrize("name", ["../evil", "mein laden", "läd", "2024", "Null", "shop, old", "shop(2)", "a=b", ""])
+def test_what_cannot_be_named_on_a_command_line_is_no_name_of_a_data_set(sidflow, own_data, name):
+    status, out, err = sidflow("data", "add", str(own_data), "--name", name, *COLUMNS)
+    assert (status, out) == (1, "") and f"{name!r} cannot name a data set: give --name with letters" in err
+    assert not Path("data").exists()
+
+
 def test_where_there_is_no_dvc_repository_nothing_is_kept(sidflow, own_data):
     status, _, err = sidflow("data", "add", str(own_data), *COLUMNS)
     assert status == 1 and err.startswith("error: `dvc add data/raw/shop` failed, and nothing was kept: ")

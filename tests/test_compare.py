@@ -68,12 +68,13 @@ def test_a_run_is_not_recorded_twice_nor_with_other_code_or_params(recorded):
     params = recorded.folder / "params.yaml"
     text = params.read_text()
     params.write_text(text.replace("beam_size: 30", "beam_size: 31"))
-    changed, exported = (recorded.run("sidflow", *command, check=False)
-                         for command in (("record",), ("export", "--codes", "codes.csv")))
+    changed, exported, recommended = (recorded.run("sidflow", *command, check=False) for command in (
+        ("record",), ("export", "--codes", "codes.csv"), ("recommend", "--user", "u0000")))
     shown = recorded.run("sidflow", "show")
     recorded.run("sidflow", "report")
     params.write_text(text)
     assert "decode changed since the run, so its files are not of one run" in exported.stderr
+    assert recommended.stderr == exported.stderr and recommended.stdout == ""
     assert "dvc status: decode changed" in shown.stderr and "recall@10" in shown.stdout
     assert "Not of one run: decode changed" in (recorded.folder / "reports/report.html").read_text(encoding="utf-8")
     assert changed.returncode == 1 and "dvc status: decode changed since the run" in changed.stderr

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
-from pipeline_lib.serving import Source, next_cases, with_users
+from pipeline_lib.serving import Source, next_cases, with_taken, with_users
 
 
 def cases_of(*rows: tuple[int, list[int], list[int]]) -> Cases:
@@ -26,6 +26,12 @@ def test_a_user_moves_on_to_all_that_is_known_of_him_and_who_has_nothing_is_left
     assert cases.users.tolist() == [0, 1, 2, 3]
     assert [row.tolist() for row in cases.histories] == [[1, 2, 3, 8, 9], [5, 4], [6, 7], [6]]
     assert cases.seen.tolist() == [True, False, True, False]
+
+
+def test_what_a_user_took_of_the_added_items_is_behind_his_history(split):
+    cases = with_taken(next_cases(split, 5), Ragged.from_rows([[2, 0], [], [2, 4]]), 10)
+    assert [row.tolist() for row in cases.histories] == [[1, 2, 3, 8, 9, 10], [5, 4], [6, 7, 10, 12], [6]]
+    assert cases.histories.values.dtype == next_cases(split, 5).histories.values.dtype
 
 
 def sums() -> ModuleType:

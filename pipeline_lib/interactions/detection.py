@@ -11,7 +11,7 @@ SIGNS = {  # format -> names, one of which must be there
     "steam": ("steam_reviews.json", "steam_reviews.json.gz"),
     "yelp": ("yelp_academic_dataset_review.json", "yelp_academic_dataset_review.json.gz"),
     "amazon": ("*.json", "*.json.gz", "*.jsonl", "*.jsonl.gz"),
-    "table": ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet"),
+    "table": ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet", "*.parquet.gz"),
 }
 
 

@@ -11,13 +11,13 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline_lib.interactions.indexing import item_table
-from pipeline_lib.interactions.readers.checks import check_interactions, check_items, refuse_bad_rows
+from pipeline_lib.interactions.readers.checks import check_interactions, check_items
 from pipeline_lib.interactions.readers.table import read_items, read_pairs
 from pipeline_lib.ragged import Ragged
 
 
 def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], user_ids: Sequence[str], *,
-                   lists: Mapping[str, str], title: str | None, text: Sequence[str],
+                   columns: Mapping[str, str], lists: Mapping[str, str], title: str | None, text: Sequence[str],
                    attributes: Sequence[str]) -> tuple[pa.Table, Ragged]:
     """Read what `sidflow items add` is given.
 
@@ -27,6 +27,7 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
         taken: the same with ``user_id`` and ``item_id``; None where nobody has taken them yet.
         known_items: ids of ingest, none of which may come again.
         user_ids: of ingest, in index order; others cannot say anything of an item and are left out.
+        columns: as ``ingest.columns``: what the files call ``user_id`` and ``item_id``.
         lists: as ``ingest.lists``.
         title, text: as ``ingest.title`` and ``ingest.text``.
         attributes: of ingest.
@@ -38,10 +39,11 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
     Raises:
         ValueError: for a row that cannot be used, an id that is known already, an attribute that is not.
     """
-    file = read_items(path)
+    names = {name: columns.get(name, name) for name in ("user_id", "item_id")}
+    file = read_items(path, names["item_id"])
     there = [name for name in lists if name in file.rows.columns]
     items, bad = check_items(file, {name: lists[name] for name in there})
-    refuse_bad_rows(bad, 0)
+    _refuse(bad)
     known = set(known_items)
     again = [item_id for item_id in items["item_id"] if item_id in known]
     if again:
@@ -55,17 +57,24 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
     items = items.with_columns(absent).select("item_id", *attributes)
     table = item_table(items["item_id"], items, list(attributes), title, text)
     numbers = pa.array(np.arange(len(table), dtype=np.int32) + len(known_items))
-    return table.set_column(0, "item", numbers), _takers(taken, items["item_id"], user_ids)
+    return table.set_column(0, "item", numbers), _takers(taken, names, items["item_id"], user_ids)
 
 
-def _takers(taken: Path | None, item_ids: pl.Series, user_ids: Sequence[str]) -> Ragged:
+def _takers(taken: Path | None, names: Mapping[str, str], item_ids: pl.Series, user_ids: Sequence[str]) -> Ragged:
     rows: list[list[int]] = [[] for _ in item_ids]
     if taken is not None:
-        pairs, bad = check_interactions(read_pairs(taken), item_ids, ordered=False)
-        refuse_bad_rows(bad, 0)
+        pairs, bad = check_interactions(read_pairs(taken, names), None, ordered=False)
+        _refuse(bad)
         users, places = ({name: place for place, name in enumerate(names)} for names in (user_ids, item_ids))
         for user_id, item_id in pairs.select("user_id", "item_id").iter_rows():
+            if item_id not in places:
+                raise ValueError(f"{taken}: item {item_id} is none of the new items; nothing was added")
             if user_id in users:
                 rows[places[item_id]].append(users[user_id])
     return Ragged.from_rows(rows)
+
+
+def _refuse(bad: Sequence[str]) -> None:
+    if bad:
+        raise ValueError(f"{bad[0]} (bad rows: {len(bad)}); correct the file, of which nothing was added")
 

@@ -22,11 +22,12 @@ MetricOption = Annotated[list[str], typer.Option("--metrics", help="Metrics to s
 
 def record() -> None:
     """Add the finished run to reports/results/ledger.csv, with what made it; refused for a run nobody could repeat."""
-    from pipeline_lib.reporting.finished_run import collect_run, keep_run
+    from pipeline_lib.params_file import read_params
+    from pipeline_lib.reporting.finished_run import PARAMS, collect_run, keep_run
     from pipeline_lib.reporting.ledger import append_row
     from pipeline_lib.reporting.provenance import require_committed
 
-    require_committed(PROJECT)
+    require_committed(PROJECT, Path(read_params(PROJECT / PARAMS).ingest.path))
     run = collect_run(PROJECT, KEPT)
     append_row(LEDGER, run.tree["row"])
     keep_run(KEPT, run)
@@ -76,16 +77,17 @@ def report(out: OutOption = "reports/report.html") -> None:
 def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept, e.g. tokenizer.mq.mask")],
           metrics: MetricOption = ("valid.all.recall@10,test.all.recall@10",),
           out: OutOption = "reports/sweep.svg") -> None:
-    """Draw metrics of all experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept.
+    """Draw metrics of the commit's experiments (`dvc exp run --queue -S 'key=1,2,3'`) against the parameter that was swept.
 
     A line where its values are numbers, bars where they are names.
     """
     from pipeline_lib.reporting.charts import bar_chart, line_chart
+    from pipeline_lib.reporting.provenance import changed_stages
     from pipeline_lib.reporting.results_table import format_table
     from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
 
     _check_place("--out", out)
-    lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics))
+    lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics), with_workspace=not changed_stages(PROJECT))
     values = [value for value, _ in next(iter(lines.values()))]
     numbers = all(isinstance(value, float) for value in values)
     names = [f"{value:g}" if isinstance(value, float) else value for value in values]
@@ -111,13 +113,14 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
     """Run presets x data sets x ablations x seeds, one after the other, and compare them over users and seeds.
 
     Runs happen in a clone of the project at HEAD, with its DVC cache; finished ones are kept under reports/results/runs
-    and not run again, so after an interruption the same command goes on. The exit status is 1 where a run failed.
+    and not run again while their raw data is the same, so after an interruption the same command goes on. The exit
+    status is 1 where a run failed.
     """
     from pipeline_lib.reporting.comparison import comparison_rows, find_outcomes, make_grid, run_grid
     from pipeline_lib.reporting.comparison_text import format_comparison
     from pipeline_lib.reporting.finished_run import keep_timings
-    from pipeline_lib.reporting.provenance import changed_code
-    from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace
+    from pipeline_lib.reporting.provenance import changed_code, data_digest
+    from pipeline_lib.reporting.workspace import WORKSPACE, open_workspace, place_pointer
     from pipeline_lib.seeding import numpy_generator
 
     if chart is not None:
@@ -135,15 +138,20 @@ def compare(papers: Annotated[list[str], typer.Option("--paper", help="Presets, 
         log.warning("%s: not as committed, and so no part of these runs, which are those of HEAD",
                     ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""))
     if show:
-        outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(CONF, cell.composition)))
+        outcomes = find_outcomes(cells, KEPT, lambda cell: params_from_tree(compose_tree(CONF, cell.composition)),
+                                 lambda params: data_digest(PROJECT, Path(params.ingest.path)))
     else:
         keep_timings(KEPT, PROJECT / WORKSPACE)  # as an interruption left it
         with open_workspace(PROJECT) as workspace:
             def compose(cell):
                 return params_from_tree(compose_tree(workspace / "conf", cell.composition))
 
-            run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params))
-            outcomes = find_outcomes(cells, KEPT, compose)
+            def data(params):
+                place_pointer(workspace, PROJECT, Path(params.ingest.path))
+                return data_digest(workspace, Path(params.ingest.path))
+
+            run_grid(cells, KEPT, compose, lambda cell, params: _run_cell(workspace, cell, params), data)
+            outcomes = find_outcomes(cells, KEPT, compose, data)
     rows = comparison_rows(outcomes, KEPT, metrics, reference, numpy_generator(0, "comparison"))
     if not show:
         plain_files.write_csv(COMPARISON, rows)

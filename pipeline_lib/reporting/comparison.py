@@ -75,7 +75,7 @@ def measured_metrics(params: Params) -> list[str]:
 
 
 def run_grid(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params],
-             run: Callable[[Cell, Params], FinishedRun]) -> None:
+             run: Callable[[Cell, Params], FinishedRun], data: Callable[[Params], str | None] = lambda params: None) -> None:
     """Run every cell that is not kept yet; one that fails is remembered with its error, and the others go on.
 
     What was run before an interruption is kept, so the same call again goes on where it stopped.
@@ -83,13 +83,14 @@ def run_grid(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params
     Args:
         compose: the parameters of a cell.
         run: runs the pipeline of a cell; RuntimeError and ValueError mean that the cell failed.
+        data: the digest of the raw data of a cell; a kept run of other data is run again.
     """
     for place, cell in enumerate(cells, 1):
         name = None
         try:
             params = compose(cell)
             name = run_name(params)
-            if "row" in read_run(kept, name):
+            if "row" in read_run(kept, name, data(params)):
                 log.info("cell %d of %d is there: %s", place, len(cells), cell)
                 continue
             log.info("cell %d of %d: %s", place, len(cells), cell)
@@ -101,16 +102,18 @@ def run_grid(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params
                 keep_failure(kept, name, message)
 
 
-def find_outcomes(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params]) -> list[Outcome]:
-    """What the kept runs say of each cell."""
+def find_outcomes(cells: Sequence[Cell], kept: Path, compose: Callable[[Cell], Params],
+                  data: Callable[[Params], str | None] = lambda params: None) -> list[Outcome]:
+    """What the kept runs say of each cell; ``compose`` and ``data`` as for `run_grid`."""
     outcomes = []
     for cell in cells:
         try:
-            name = run_name(compose(cell))
+            params = compose(cell)
         except ValueError as error:
             outcomes.append(Outcome(cell, error=str(error)))
             continue
-        tree = read_run(kept, name)
+        name = run_name(params)
+        tree = read_run(kept, name, data(params))
         outcomes.append(Outcome(cell, name, tree if "row" in tree else None, tree.get("error")))
     return outcomes
 

@@ -21,8 +21,8 @@ from pipeline_lib.params import Params
 from pipeline_lib.params_file import check_ablation, read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
 from pipeline_lib.reporting.hardware import describe_hardware
-from pipeline_lib.reporting.provenance import Stage, changed_keys, read_stages, revision
-from pipeline_lib.reporting.timing import HARDWARE
+from pipeline_lib.reporting.provenance import Stage, changed_keys, data_digest, read_stages, revision
+from pipeline_lib.reporting.timing import HARDWARE, timings_of
 
 PARAMS, METRICS, TOKENIZER = "params.yaml", "reports/metrics.json", "reports/tokenizer.json"
 TIMING, TIMINGS = "reports/timing.json", "timings.json"
@@ -53,13 +53,14 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     check_ablation(params)
     stages = read_stages(folder)
     measured = _read_json(folder / TIMING)
-    timing = stage_timings(stages, measured, _read_json(kept / TIMINGS))
+    timing = stage_timings(stages, timings_of(measured, params), _read_json(kept / TIMINGS))
     users, figures, cases = scored_users(folder) if params.decode.kind == "score" else ranked_users(folder, params)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
                   count_parameters(folder, params), revision=revision(folder), overrides=changed_keys(folder),
                   hardware=measured.get(HARDWARE) or describe_hardware(), date=now)
-    tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing}
+    tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing,
+            "data": data_digest(folder, Path(params.ingest.path))}
     columns = {"user": pa.array(users, pa.int32()),
                **{name: pa.array(values, pa.float32()) for name, values in figures.items()}}
     return FinishedRun(run_name(params), tree, pa.table(columns))
@@ -87,7 +88,7 @@ def stage_timings(stages: Sequence[Stage], measured: Mapping[str, Timing],
     """A stage -> its timing: of the time when equal outputs were made, else as measured now, else None.
 
     Args:
-        measured: the content of timing.json, which may hold stages that are not of this run.
+        measured: what timing.json holds of this run.
         known: as `keep_timings` writes them.
     """
     return {stage.name: known.get(outputs_digest(stage), measured.get(stage.name)) for stage in stages}
@@ -132,9 +133,14 @@ def keep_failure(kept: Path, name: str, error: str) -> None:
         plain_files.write_json(place / "run.json", {"error": error})
 
 
-def read_run(kept: Path, name: str) -> dict[str, Any]:
-    """run.json of a kept run: with ``row`` where it finished, ``error`` where it failed; empty where it was not run."""
-    return _read_json(kept / name / "run.json")
+def read_run(kept: Path, name: str, data: str | None = None) -> dict[str, Any]:
+    """run.json of a kept run: with ``row`` where it finished, ``error`` where it failed; empty where it was not run.
+
+    Args:
+        data: the digest of the raw data; a run that finished on others does not count. None where that is not known.
+    """
+    tree = _read_json(kept / name / "run.json")
+    return {} if None not in (data, tree.get("data")) and tree["data"] != data else tree
 
 
 def read_users(kept: Path, name: str, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -27,9 +27,9 @@ def revision(folder: Path) -> str:
     return _git(folder, "rev-parse", "--short=12", "HEAD").strip()
 
 
-def changed_code(folder: Path) -> list[str]:
-    """Files of the code that differ from HEAD, untracked ones too."""
-    lines = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+def changed_code(folder: Path, *beside: str) -> list[str]:
+    """Files of the code, and of places ``beside`` it, that differ from HEAD, untracked ones too."""
+    lines = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *CODE, *beside).splitlines()
     return [line[3:].split(" -> ")[-1] for line in lines]
 
 
@@ -94,15 +94,38 @@ def predecessors(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
     return [other for other in stages if other is not stage and set(other.outs) & set(stage.deps)]
 
 
-def require_committed(folder: Path) -> None:
+def data_pointer(raw: Path) -> Path:
+    """The file by which `dvc add` remembers a folder of raw data."""
+    return raw.with_name(f"{raw.name}.dvc")
+
+
+def data_digest(folder: Path, raw: Path) -> str | None:
+    """The hash of the files of ``raw``, as `dvc add` found them; None where they were not added."""
+    pointer = folder / data_pointer(raw)
+    return read_tree(pointer)["outs"][0].get("md5") if pointer.exists() else None
+
+
+def is_tracked(folder: Path, path: Path) -> bool:
+    """Whether git knows a file, or files below it."""
+    return bool(_git(folder, "ls-files", "--", str(path)))
+
+
+def require_committed(folder: Path, raw: Path) -> None:
     """Refuse a result that nobody could reproduce.
 
+    Args:
+        raw: the folder of the raw data, below ``folder``.
+
     Raises:
-        ValueError: if code differs from HEAD, or the pipeline's files are not those of its parameters.
+        ValueError: if code or data differ from HEAD, or the pipeline's files are not those of its parameters.
     """
-    files = changed_code(folder)
+    places = (raw, data_pointer(raw))
+    if not any(is_tracked(folder, place) for place in places):
+        raise ValueError(f"{raw}: neither these files nor {data_pointer(raw)}, which `dvc add` writes, are in git: commit "
+                         "what says which data made this run, then record it")
+    files = changed_code(folder, *map(str, places))
     if files:
-        raise ValueError(f"{files[0]} differs from HEAD ({len(files)} such files): commit the code that made this run, "
+        raise ValueError(f"{files[0]} differs from HEAD ({len(files)} such files): commit what made this run, "
                          "`dvc repro`, then record it")
     stages = changed_stages(folder)
     if stages:

@@ -1,4 +1,4 @@
-"""What a sweep found: a metric of all experiments that DVC knows, against the parameter in which they differ."""
+"""What a sweep found: a metric of all experiments on this commit, against the parameter in which they differ."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def shown_experiments(project: Path) -> str:
     return done.stdout
 
 
-def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Points]:
+def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: bool = True) -> dict[str, Points]:
     """Points of each metric, mean over experiments of an equal value.
 
     Values stand in their order where all are numbers, and else in that of DVC. They are those of one method on one data
@@ -37,11 +37,12 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Poin
         shown: what `dvc exp show --csv` printed.
         key: a parameter, e.g. ``tokenizer.mq.mask`` or ``tokenizer.kind``.
         metrics: e.g. ``test.all.recall@10``.
+        with_workspace: False where the workspace's metrics are not those of its parameters.
 
     Raises:
         ValueError: if a column is not there, or no experiment has the key and a number in each metric.
     """
-    rows = list(csv.DictReader(io.StringIO(shown)))
+    rows = [row for row in csv.DictReader(io.StringIO(shown)) if with_workspace or row["rev"] != "workspace"]
     columns = {name: _column(rows, name) for name in (key, *metrics)}
     found: dict[Value, list[list[float]]] = {}
     for row in _of_one_method(rows, columns[key]):
@@ -49,7 +50,7 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str]) -> dict[str, Poin
         if row[columns[key]] and all(isinstance(figure, float) for figure in figures):
             found.setdefault(_number(row[columns[key]]), []).append(figures)
     if not found:
-        raise ValueError(f"no experiment has {key} and numbers for {', '.join(metrics)}; "
+        raise ValueError(f"no experiment on this commit has {key} and numbers for {', '.join(metrics)}; "
                          f"run `dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first")
     values = sorted(found) if all(isinstance(value, float) for value in found) else list(found)
     return {name: [(value, sum(figures[place] for figures in found[value]) / len(found[value])) for value in values]

@@ -15,6 +15,7 @@ from pathlib import Path
 from zc.lockfile import LockError, LockFile
 
 from pipeline_lib import plain_files
+from pipeline_lib.reporting.provenance import data_pointer, is_tracked
 
 WORKSPACE = Path(".sidflow/compare/clone")
 LOCK = "running.lock"  # beside the clone, with the number of the process that has it
@@ -50,14 +51,20 @@ def run_pipeline(workspace: Path, project: Path, overrides: Sequence[str], raw: 
     (workspace / "reports/timing.json").unlink(missing_ok=True)  # what was timed in another run is not of this one
     python = [sys.executable, "-m"]
     _run([*python, "pipeline_lib.cli", "params", *overrides], workspace, project)
-    pointer = Path(f"{raw}.dvc")
-    if not (workspace / pointer).exists() and (project / pointer).exists():
-        shutil.copyfile(project / pointer, workspace / pointer)  # added, but not committed yet
+    pointer = place_pointer(workspace, project, raw)
     if (workspace / pointer).exists():
         _run([*python, "dvc", "checkout", "--quiet", "--force", str(pointer)], workspace, project)
     elif not (workspace / raw).exists():
         raise RuntimeError(f"{raw}: not in git and not added to DVC; run `sidflow data add`")
     _run([*python, "dvc", "repro"], workspace, project)
+
+
+def place_pointer(workspace: Path, project: Path, raw: Path) -> Path:
+    """The file that says which data ``raw`` is, as committed; as the project has it where it was added alone."""
+    pointer = data_pointer(raw)
+    if (project / pointer).exists() and not is_tracked(workspace, pointer):
+        shutil.copyfile(project / pointer, workspace / pointer)
+    return pointer
 
 
 def one_line_error(lines: Sequence[str]) -> str:

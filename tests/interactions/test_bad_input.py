@@ -98,7 +98,7 @@ def test_an_item_without_an_id_is_named(tmp_path):
 
 @pytest.mark.parametrize(("order", "header", "missing"), [
     ("time", b"user_id:token\ttimestamp:float\n",
-     "column item_id is missing; found user_id, timestamp; without times, set ingest.order=none"),
+     "column item_id is missing; found user_id, timestamp; without times, a preset in conf/dataset needs ingest.order: none"),
     ("none", b"item_id:token\n", "column user_id is missing; found item_id"),
     ("position", b"user_id:token\titem_id:token\n", "column timestamp is missing; found user_id, item_id"),
     ("time", b"user_id:token\tuser_id:token\titem_id:token\ttimestamp:float\n",

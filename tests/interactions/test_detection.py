@@ -8,7 +8,7 @@ from pipeline_lib.interactions.detection import SIGNS, detect_format
     ("user_taggedartists-timestamps.dat", "hetrec"), ("steam_reviews.json.gz", "steam"),
     ("yelp_academic_dataset_review.json", "yelp"), ("reviews_Beauty_5.json.gz", "amazon"),
     ("All_Beauty.jsonl", "amazon"),
-    ("interactions.parquet", "table"), ("log.csv.gz", "table"), ("shop.yaml", "demo"),
+    ("interactions.parquet", "table"), ("interactions.parquet.gz", "table"), ("log.csv.gz", "table"), ("shop.yaml", "demo"),
 ])
 def test_a_format_is_told_from_file_names(tmp_path, name, expected):
     (tmp_path / name).touch()

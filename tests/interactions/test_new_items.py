@@ -1,3 +1,6 @@
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pytest
 
 from pipeline_lib.interactions.new_items import read_new_items
@@ -7,12 +10,12 @@ KNOWN, USERS = ["a", "b"], ["ann", "bob", "cat"]
 
 @pytest.fixture
 def read(tmp_path):
-    def read_files(items: str, taken: str | None = None):
+    def read_files(items: str, taken: str | None = None, columns: Mapping[str, str] = MappingProxyType({})):
         (tmp_path / "items.csv").write_text(items)
         if taken is not None:
             (tmp_path / "taken.csv").write_text(taken)
         return read_new_items(tmp_path / "items.csv", taken and tmp_path / "taken.csv", KNOWN, USERS,
-                              lists={"tags": "|"}, title="name", text=["name", "tags"],
+                              columns=columns, lists={"tags": "|"}, title="name", text=["name", "tags"],
                               attributes=["name", "brand", "tags"])
 
     return read_files
@@ -27,6 +30,14 @@ def test_new_items_are_numbered_behind_the_known_ones_and_get_title_and_text(rea
     assert [list(row) for row in takers] == [[], [1, 0]]
 
 
+def test_columns_are_named_as_in_the_raw_data(read):
+    columns = {"user_id": "customer", "item_id": "sku", "timestamp": "bought"}
+    items, takers = read("sku,name\nc,Red pen\n", "customer,sku\nbob,c\n", columns)
+    assert items["item_id"].to_pylist() == ["c"] and [list(row) for row in takers] == [[1]]
+    with pytest.raises(ValueError, match="items.csv: column sku is missing; found item_id, name"):
+        read("item_id,name\nc,Red pen\n", None, columns)
+
+
 def test_without_a_second_file_nobody_has_taken_them(read):
     assert [list(row) for row in read("item_id,name\nc,Red pen\n")[1]] == [[]]
 
@@ -37,7 +48,8 @@ def test_without_a_second_file_nobody_has_taken_them(read):
     ("item_id,colour\nc,red\n", None,
      "column colour is no attribute of the items of ingest; they have name, brand, tags"),
     ("name\nInk\n", None, "items.csv: column item_id is missing; found name"),
-    ("item_id,name\nc,Ink\n", "user_id,item_id\nann,z\n", "taken.csv, row 2: item z has no row in the item file"),
+    ("item_id,name\nc,Ink\n", "user_id,item_id\nann,z\n", "taken.csv: item z is none of the new items"),
+    ("item_id,name\nc,Ink\n", "user_id,item_id\nann,\n", r"taken.csv, row 2: item_id is empty.* \(bad rows: 1\); correct the file"),
 ])
 def test_what_cannot_be_added_is_refused_in_one_line(read, items, taken, message):
     with pytest.raises(ValueError, match=message) as caught:

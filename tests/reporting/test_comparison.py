@@ -28,8 +28,8 @@ def compose(cell):
 class Runs:
     """Stands in for the pipeline: users of ``good`` have 0.5 more than those of ``plain``; remembers what was run."""
 
-    def __init__(self, failing=()):
-        self.cells, self.failing = [], failing
+    def __init__(self, failing=(), data=None):
+        self.cells, self.failing, self.data = [], failing, data
 
     def __call__(self, cell, params):
         self.cells.append((cell.paper, cell.seed))
@@ -41,7 +41,7 @@ class Runs:
                "seconds": 10.0 * cell.seed, "seconds/finetune": 4.0,
                "peak_memory_mib": 100.0, "peak_memory_mib/finetune": 90.0}
         users = pa.table({"user": pa.array(range(40), pa.int32()), "recall@10": pa.array(values, pa.float32())})
-        return FinishedRun(run_name(params), {"row": row, "cases": "c"}, users)
+        return FinishedRun(run_name(params), {"row": row, "cases": "c", "data": self.data}, users)
 
 
 def rows_of(cells, kept, reference=None):
@@ -103,6 +103,21 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
     run_grid(GRID, tmp_path, compose, again)
     assert again.cells == [("good", 2), ("plain", 2)]
     assert [row["status"] for row in rows_of(GRID, tmp_path)] == ["done", "done"]
+
+
+def test_what_ran_on_other_raw_data_is_not_there_and_runs_again(tmp_path):
+    def data(digest):
+        return lambda params: digest
+
+    first, unknown, same, other = Runs(data="one"), Runs(), Runs(), Runs(data="two")
+    run_grid(GRID, tmp_path, compose, first, data("one"))
+    run_grid(GRID, tmp_path, compose, unknown)
+    run_grid(GRID, tmp_path, compose, same, data("one"))
+    assert len(first.cells) == 4 and unknown.cells == same.cells == []
+    assert not any(outcome.tree for outcome in find_outcomes(GRID, tmp_path, compose, data("two")))
+    run_grid(GRID, tmp_path, compose, other, data("two"))
+    assert other.cells == first.cells
+    assert all(outcome.tree["data"] == "two" for outcome in find_outcomes(GRID, tmp_path, compose, data("two")))
 
 
 def test_a_failed_cell_is_named_with_its_line_and_the_others_go_on(tmp_path):

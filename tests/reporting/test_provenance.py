@@ -7,7 +7,7 @@ import yaml
 from dvc.lock import Lock
 
 from pipeline_lib.params_file import compose_tree
-from pipeline_lib.reporting.provenance import changed_keys, changed_stages, read_stages
+from pipeline_lib.reporting.provenance import changed_keys, changed_stages, data_digest, read_stages, require_committed
 
 CONF = Path("conf").resolve()
 
@@ -40,6 +40,41 @@ def repository(tmp_path):
 def test_stages_that_changed_since_the_run_are_named(repository, monkeypatch):
     monkeypatch.chdir(repository)
     assert changed_stages(Path()) == ["make"] and [stage.name for stage in read_stages(Path())] == ["make"]
+
+
+@pytest.fixture
+def with_data(repository):
+    """The repository with raw data under DVC, everything committed, the run finished."""
+    (repository / "raw").mkdir()
+    (repository / "raw/shop.csv").write_text("a,b\n", encoding="utf-8")
+    for command in (["dvc", "add", "-q", "raw"], ["dvc", "repro", "-q"]):
+        subprocess.run([sys.executable, "-m", *command], cwd=repository, check=True)
+    commit(repository)
+    return repository
+
+
+def commit(folder: Path) -> None:
+    for command in (["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+
+
+def test_a_run_on_data_that_git_does_not_know_or_knows_otherwise_is_refused(with_data):
+    require_committed(with_data, Path("raw"))
+    pointer = with_data / "raw.dvc"
+    pointer.write_text(f"{pointer.read_text()}# other\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^raw.dvc differs from HEAD \(1 such files\)"):
+        require_committed(with_data, Path("raw"))
+    subprocess.run(["git", "rm", "-q", "--cached", "raw.dvc", ".gitignore"], cwd=with_data, check=True)
+    with pytest.raises(ValueError, match=r"^raw: neither these files nor raw.dvc, which `dvc add` writes, are in git"):
+        require_committed(with_data, Path("raw"))
+
+
+def test_raw_data_has_the_digest_of_its_pointer(with_data):
+    first = data_digest(with_data, Path("raw"))
+    (with_data / "raw/shop.csv").write_text("a,c\n", encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "raw"], cwd=with_data, check=True)
+    assert first and data_digest(with_data, Path("raw")) not in (None, first)
+    assert data_digest(with_data, Path("other")) is None
 
 
 @pytest.mark.parametrize("params", ["size: [3", "other: 3"])

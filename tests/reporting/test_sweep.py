@@ -42,8 +42,14 @@ e,Success,0.1,demo,
         "recall": [("rqvae", pytest.approx(0.5)), ("opq", 0.3), (7.0, 0.5)]}
 
 
+def test_a_workspace_whose_metrics_are_of_other_parameters_is_left_out():
+    shown = "Experiment,rev,recall,mask\n,workspace,0.5,0.7\n,main,0.5,0.2\na,b1b2,0.6,0.4\n"
+    assert sweep_points(shown, "mask", ["recall"]) == {"recall": [(0.2, 0.5), (0.4, 0.6), (0.7, 0.5)]}
+    assert sweep_points(shown, "mask", ["recall"], with_workspace=False) == {"recall": [(0.2, 0.5), (0.4, 0.6)]}
+
+
 @pytest.mark.parametrize(("key", "message"),
-                         [("masks", "has no column masks"), ("empty", "no experiment has empty and numbers")])
+                         [("masks", "has no column masks"), ("empty", "no experiment on this commit has empty and numbers")])
 def test_a_sweep_that_is_not_there_is_refused(key, message):
     with pytest.raises(ValueError, match=message):
         sweep_points(SHOWN, key, ["test.all.recall@10"])

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,21 @@ def test_what_ends_a_comparison_ends_the_command_that_it_runs(number):
     while runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not runs(pid)
+
+
+def test_data_that_is_not_committed_is_what_the_project_has_now(tmp_path):
+    project, clone = tmp_path / "project", tmp_path / "clone"
+    for folder in (project, clone):
+        (folder / "data/raw").mkdir(parents=True)
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    for digest in ("one", "two"):
+        (project / "data/raw/shop.dvc").write_text(digest)
+        pointer = workspace.place_pointer(clone, project, Path("data/raw/shop"))
+        assert pointer == Path("data/raw/shop.dvc") and (clone / pointer).read_text() == digest
+    subprocess.run(["git", "add", "-f", "data/raw/shop.dvc"], cwd=clone, check=True)
+    (project / "data/raw/shop.dvc").write_text("three")
+    workspace.place_pointer(clone, project, Path("data/raw/shop"))
+    assert (clone / "data/raw/shop.dvc").read_text() == "two"  # that of HEAD
 
 
 @pytest.fixture

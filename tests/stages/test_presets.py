@@ -104,12 +104,27 @@ def test_an_item_is_added_and_recommended_without_training(run, project, sidflow
         after = sidflow(folder, "recommend", "--history", history, "-k", "10")
         assert "NEW1  A thing that is new  (new)" in after and before[0] in ids_of(after)
         assert len(ids_of(sidflow(folder, "recommend", "--history", f"{history},NEW1", "-k", "5"))) == 5
-        known = sidflow(folder, "recommend", "--user", users[split.test.users[0]], "-k", str(len(items) + 1))
-        assert "NEW1" in ids_of(known)
+        tested = {name: next(user for user in split.test.users if (user in takers) == (name == "taker"))
+                  for name in ("taker", "other")}
+        assert [name for name, user in tested.items() if "NEW1" in ids_of(
+            sidflow(folder, "recommend", "--user", users[user], "-k", str(len(items) + 1)))] == ["other"]
+        with pytest.raises(AssertionError, match="error: embedding source lightgcn knows a user by items of the last run"):
+            sidflow(folder, "recommend", "--history", "NEW1")
     finally:
         sidflow(folder, "items", "clear")
     oldest, rest = history.split(",", maxsplit=1)
     assert ids_of(sidflow(folder, "recommend", "--history", oldest, "--history", rest, "-k", "10")) == before
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("tokenrec", "item NEW1: embedding source lightgcn embeds an item by the users who took it"),
+    ("tiger_sas", "embedding source sasrec cannot embed new items"),
+])
+def test_items_that_the_run_cannot_rank_are_not_added(run, sidflow, tmp_path, name, message):
+    (tmp_path / "new.csv").write_text("item_id,title\nNEW1,A thing that is new\n")
+    with pytest.raises(AssertionError, match=f"error: {message}"):
+        sidflow(run(name), "items", "add", str(tmp_path / "new.csv"))
+    assert sidflow(run(name), "items", "list") == ""
 
 
 def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp_path):

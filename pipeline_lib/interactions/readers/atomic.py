@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline_lib.interactions.readers.delimited import Layout, read_columns, read_header
-from pipeline_lib.interactions.readers.raw_file import RawFile, require_columns
+from pipeline_lib.interactions.readers.raw_file import NO_TIMES, RawFile, require_columns
 from pipeline_lib.interactions.readers.text_files import find_file, find_optional_file, read_content
 
 LAYOUT = Layout(separator="\t")
@@ -20,7 +20,7 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     content = read_content(path)
     header = _header(path, content)
     require_columns(path, header, ["user_id", "item_id", *(["timestamp"] if ordered else [])],
-                    "without times, set ingest.order=none")
+                    NO_TIMES)
     picked = {name: header.index(name) for name in ("user_id", "item_id", "timestamp", "rating") if name in header}
     interactions = RawFile(path, read_columns(path, content, LAYOUT, len(header), picked))
     del content

@@ -10,6 +10,7 @@ from pipeline_lib.interactions.readers.times import seconds_from_number
 
 ROW = "#row"      # 1-based line of the row in its file; a header is line 1
 FAULT = "#fault"  # why a row could not be read at all, null where it could; the column is absent where all could
+NO_TIMES = "without times, a preset in conf/dataset needs ingest.order: none and a split file (split.kind: given)"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline_lib.interactions.readers.delimited import Layout, read_columns, read_header
-from pipeline_lib.interactions.readers.raw_file import ROW, RawFile, require_columns
+from pipeline_lib.interactions.readers.raw_file import NO_TIMES, ROW, RawFile, require_columns
 from pipeline_lib.interactions.readers.text_files import find_file, find_optional_file, opened, read_content
 from pipeline_lib.interactions.readers.times import seconds_from_iso, seconds_from_number
 
@@ -43,10 +43,10 @@ def read_items(path: Path, item_id: str = "item_id") -> RawFile:
     return RawFile(path, _read_table(path, {item_id: "item_id"}, [item_id], others=True), {"item_id": item_id})
 
 
-def read_pairs(path: Path) -> RawFile:
-    """One table of interactions, of which ``user_id`` and ``item_id`` are read."""
-    names = {name: name for name in ("user_id", "item_id")}
-    return RawFile(path, _read_table(path, names, list(names), others=False), names)
+def read_pairs(path: Path, names: Mapping[str, str]) -> RawFile:
+    """One table of interactions, of which ``user_id`` and ``item_id`` are read, whatever ``names`` calls them."""
+    ours = {theirs: name for name, theirs in names.items()}
+    return RawFile(path, _read_table(path, ours, list(ours), others=False), names)
 
 
 def _named(stem: str) -> list[str]:
@@ -88,8 +88,8 @@ def _read_parquet(path: Path, ours: Mapping[str, str], required: list[str], othe
 
 def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str],
             others: bool) -> dict[str, int]:
-    require_columns(path, header, required, "name the file's own column in ingest.columns, e.g. item_id: sku; "
-                    "without times, set ingest.order=none")
+    advice = "name the file's own column in ingest.columns, e.g. item_id: sku, or by --column item_id=sku of `sidflow data`"
+    require_columns(path, header, required, f"{advice}; {NO_TIMES}" if "timestamp" in ours.values() else advice)
     picked = {ours[name]: place for place, name in enumerate(header) if name in ours}
     for place, name in enumerate(header if others else []):
         if name in ours:
