@@ -5,6 +5,7 @@ test_alignment.py, 11 in decoding/test_beam.py, 14 in interactions/test_splittin
 """
 
 import copy
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,14 @@ def run(inputs, accelerator, folder, config=CONFIG, training=TRAINING, seed=0):
 @pytest.fixture(scope="module")
 def trained(inputs, accelerator, tmp_path_factory):
     return run(inputs, accelerator, tmp_path_factory.mktemp("joint"))
+
+
+def test_without_scikit_learn_it_fails_before_it_trains(inputs, accelerator, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    monkeypatch.delitem(sys.modules, "pipeline_lib.recommenders.state_map", raising=False)
+    with pytest.raises(ImportError, match="sklearn"):
+        run(inputs, accelerator, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def weights(module):
