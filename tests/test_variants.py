@@ -1,7 +1,8 @@
 import re
 import typing
-from functools import reduce
-from itertools import product
+from dataclasses import replace
+from functools import cache, reduce
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
@@ -22,30 +23,43 @@ GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml")
           for group in ("dataset", "paper", "size", "scale", "ablation")}
 
 
+ABLATIONS = {paper: yaml.safe_load(Path(f"conf/paper/{paper}.yaml").read_text()).get("ablations", [])
+             for paper in GROUPS["paper"]}
+STRANGERS = {ablation: next(paper for paper in GROUPS["paper"] if ablation not in ABLATIONS[paper])
+             for ablation in GROUPS["ablation"] if ablation != "none"}
+
+
+@cache
 def params_of(*overrides):
     return params_from_tree(yaml.safe_load(compose(list(overrides))))
 
 
-PAIRS = list(product(GROUPS["paper"], GROUPS["ablation"]))
-
-
-@pytest.mark.parametrize(("paper", "ablation"), PAIRS)
-def test_every_ablation_is_a_possible_pipeline_that_differs_or_is_refused_in_one_line(paper, ablation):
+@pytest.mark.parametrize(("paper", "ablation"), [(paper, name) for paper, names in ABLATIONS.items() for name in names])
+def test_every_ablation_of_a_paper_is_a_possible_pipeline_that_differs(paper, ablation):
     whole, params = (params_of(f"paper={paper}", "scale=paper", f"ablation={name}") for name in ("none", ablation))
     assert (params.preset["paper"], params.preset["ablation"]) == (paper, ablation)
-    if ablation in ("none", *params.ablations):
-        check_pipeline(params)
-        check_options(params)
-        assert ablation == "none" or effective_params(params) != effective_params(whole)
-    else:
-        with pytest.raises(ValueError, match=f"ablation={ablation} is not one of paper={paper}, whose .* none") as caught:
-            check_pipeline(params)
-        assert "\n" not in str(caught.value)
+    check_pipeline(params)
+    check_options(params)
+    assert effective_params(params) != effective_params(whole)
+
+
+@pytest.mark.parametrize(("ablation", "paper"), STRANGERS.items())
+def test_an_ablation_of_another_paper_is_refused_in_one_line(ablation, paper):
+    with pytest.raises(ValueError, match=f"ablation={ablation} is not one of paper={paper}, whose .* none") as caught:
+        check_pipeline(params_of(f"paper={paper}", f"ablation={ablation}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("paper", GROUPS["paper"])
+def test_a_paper_refuses_all_ablations_but_its_own(paper):
+    params = params_of(f"paper={paper}")
+    for ablation in sorted({*GROUPS["ablation"]} - {"none", *ABLATIONS[paper]}):
+        with pytest.raises(ValueError, match=f"ablation={ablation} is not one of paper={paper}"):
+            check_pipeline(replace(params, preset=params.preset | {"ablation": ablation}))
 
 
 def test_papers_name_ablations_that_there_are_and_every_ablation_has_a_paper():
-    named = {ablation for paper in GROUPS["paper"] for ablation in params_of(f"paper={paper}").ablations}
-    assert named | {"none"} == set(GROUPS["ablation"])
+    assert {"none", *chain.from_iterable(ABLATIONS.values())} == set(GROUPS["ablation"])
 
 
 @pytest.mark.parametrize("scale", GROUPS["scale"])

@@ -79,6 +79,33 @@ def place_in_bucket(codes: np.ndarray) -> np.ndarray:
     return place
 
 
+def spread_full_buckets(codes: np.ndarray, last_level_distances: np.ndarray, room: int) -> np.ndarray:
+    """Keep the first ``room`` items of each bucket; those behind take the nearest codeword of the last level with room.
+
+    Args:
+        codes: ``(N, L)`` int.
+        last_level_distances: ``(N, K)``, as for `resolve_collisions`.
+        room: how many items may share their codes.
+
+    Returns:
+        ``(N, L)`` int, a new array.
+
+    Raises:
+        ValueError: if a prefix has more items than there is room under it.
+    """
+    late, spread, prefix = place_in_bucket(codes) >= room, codes.copy(), bucket_of_item(codes[:, :-1])
+    for crowded in np.unique(prefix[late]):
+        below = prefix == crowded
+        held = np.minimum(np.bincount(codes[below, -1], minlength=last_level_distances.shape[1]), room)
+        if below.sum() > room * len(held):
+            raise ValueError(f"{below.sum()} items share all codes but the last, which has {len(held)} codewords of "
+                             f"{room} items each")
+        for item in np.flatnonzero(below & late):
+            spread[item, -1] = np.where(held < room, last_level_distances[item], np.inf).argmin()
+            held[spread[item, -1]] += 1
+    return spread
+
+
 def _reassign_last_level(codes: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Assign the colliding items under each prefix to codewords that no other item holds there, one each.
 

@@ -5,6 +5,7 @@ of its latent, W width of the network.
 Source: Liu et al. 2025, "Generative Recommender with End-to-End Learnable Item Tokenization" (ETEGRec).
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,14 +14,15 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.empty_share import no_rows
-from pipeline_lib.quantizers.collisions import place_in_bucket
-from pipeline_lib.quantizers.residual import encode_residual
+from pipeline_lib.quantizers.collisions import place_in_bucket, spread_full_buckets
+from pipeline_lib.quantizers.residual import encode_residual, last_level_distances
 from pipeline_lib.quantizers.residual_vae import ResidualVAE
 from pipeline_lib.recommenders.alignment import preference_semantic_alignment, sequence_item_alignment
 from pipeline_lib.recommenders.code_seq2seq import CodeSeq2Seq, Network
 from pipeline_lib.records import Examples
 from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary
 
+log = logging.getLogger(__name__)
 NO_ITEM = -1
 
 
@@ -117,17 +119,20 @@ class JointModel(nn.Module):
     def refresh_codes(self) -> float:
         """Encode all items anew, suffixes too; returns the share of items whose identifier changed.
 
+        Items of which nothing is learned (cold ones among SASRec's vectors) may gather in one bucket while the
+        tokenizer trains; those for which there is no suffix left take the nearest last code that has room.
+
         Raises:
-            ValueError: if more items collide than there are suffixes.
+            ValueError: if more items share their other codes than there is room for.
         """
-        latents = self.tokenizer.latents(self.vectors)
-        codes = encode_residual(latents, self.tokenizer.quantizer.codebooks)[0].cpu().numpy()
-        suffix, room = place_in_bucket(codes), self.vocabulary.level_sizes[-1]
-        if suffix.max() >= room:
-            raise ValueError(f"{suffix.max() + 1} items share their codes, but there are suffixes for {room}: set "
-                             f"recommender.joint_seq2seq.suffix_size={suffix.max() + 1} or more, or a lower "
-                             "tokenizer_learning_rate")
-        fresh = torch.from_numpy(np.column_stack([codes, suffix])).to(self.codes)
+        latents, codebooks = self.tokenizer.latents(self.vectors), self.tokenizer.quantizer.codebooks
+        nearest, room = encode_residual(latents, codebooks)[0].cpu().numpy(), self.vocabulary.level_sizes[-1]
+        codes = spread_full_buckets(nearest, last_level_distances(latents, codebooks).cpu().numpy(), room)
+        moved = int((codes != nearest).any(axis=1).sum())
+        if moved:
+            log.warning("%d items took another last code, since more than recommender.joint_seq2seq.suffix_size=%d "
+                        "share theirs", moved, room)
+        fresh = torch.from_numpy(np.column_stack([codes, place_in_bucket(codes)])).to(self.codes)
         changed = (fresh != self.codes).any(dim=1).float().mean().item()
         self.codes.copy_(fresh)
         return changed

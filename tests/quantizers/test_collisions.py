@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.quantizers.collisions import (
-    bucket_of_item, collision_rate, place_in_bucket, resolve_collisions, shares_bucket,
+    bucket_of_item, collision_rate, place_in_bucket, resolve_collisions, shares_bucket, spread_full_buckets,
 )
 
 CODES = np.array([[1, 2], [0, 0], [1, 2], [1, 3], [1, 2]])
@@ -115,3 +115,21 @@ def test_refusals_say_what_to_do():
         resolve_collisions(CODES, (2, 4), "sinkhorn")
     with pytest.raises(ValueError, match="item 1 has fewer"):
         resolve_collisions(np.array([[0, 1], [0, -1]]), (1, 2), "suffix")
+
+
+def test_a_full_bucket_is_spread_as_worked_by_hand():
+    codes = np.array([[0, 0], [0, 0], [0, 0], [0, 2], [0, 0], [1, 0]])
+    distances = np.array([[0, 5, 1], [0, 5, 1], [0, 5, 1], [5, 5, 0], [0, 2, 1], [0, 1, 2]], dtype=float)
+    assert spread_full_buckets(codes, distances, 2).tolist() == [[0, 0], [0, 0], [0, 2], [0, 2], [0, 1], [1, 0]]
+    assert codes[2].tolist() == [0, 0]  # untouched
+    with pytest.raises(ValueError, match="5 items share all codes but the last, which has 3 codewords of 1 items each"):
+        spread_full_buckets(codes, distances, 1)
+
+
+def test_spreading_moves_the_last_code_of_the_items_behind_alone(crowded):
+    codes, distances = crowded
+    spread, late = spread_full_buckets(codes, distances, 2), place_in_bucket(codes) >= 2
+    assert late.sum() > 20 and place_in_bucket(spread).max() == 1
+    assert np.array_equal(spread[~late], codes[~late]) and np.array_equal(spread[:, :2], codes[:, :2])
+    assert (spread[late, 2] != codes[late, 2]).all()
+    assert np.array_equal(spread_full_buckets(codes, distances, 300), codes)

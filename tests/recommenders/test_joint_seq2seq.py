@@ -334,14 +334,16 @@ def test_codes_with_suffix_are_unique_and_suffixes_count_from_zero(trained):
     assert codes[3, :-1].tolist() == codes[7, :-1].tolist() and codes[3, -1] < codes[7, -1]
 
 
-def test_more_collisions_than_suffixes_are_an_error_that_says_what_to_do(inputs):
-    model = joint_seq2seq._build(replace(CONFIG, suffix_size=2), inputs)
+def test_items_without_a_suffix_take_another_last_code(inputs, caplog):
+    model = joint_seq2seq._build(replace(CONFIG, suffix_size=0), inputs)
     with torch.no_grad():
-        model.tokenizer.quantizer.codebooks.zero_()
+        model.tokenizer.quantizer.codebooks.zero_()  # all items alike: the last level has to tell them apart
     room = model.vocabulary.level_sizes[-1]
-    with pytest.raises(ValueError, match=f"24 items share their codes, but there are suffixes for {room}: set "
-                                         "recommender.joint_seq2seq.suffix_size=24 or more"):
-        model.refresh_codes()
+    model.refresh_codes()
+    codes = model.codes.numpy()
+    assert len(np.unique(codes, axis=0)) == NUM_ITEMS and codes[:, -1].max() == room - 1
+    assert (codes[:, :-2] == 0).all() and (codes[:room, -2] == 0).all() and (codes[room:, -2] != 0).all()
+    assert f"{NUM_ITEMS - room} items took another last code, since more than " in caplog.text
 
 
 def test_a_code_of_a_level_concerns_the_items_that_have_it_and_no_others(model, batch):
