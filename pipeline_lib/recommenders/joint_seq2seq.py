@@ -40,8 +40,8 @@ class Config(Network):
     it; ``alternate``: false trains both sides in every epoch; ``sia_weight`` and ``psa_weight``: mu and lambda of the
     paper; ``warmup_epochs``: first epochs without alignment; ``tokenizer_learning_rate``: beside
     training.learning_rate; ``suffix_size``: codes of the level that tells colliding items apart, 0 for as many as
-    `quantize` needed (where more collide, some take another last code); ``final``: what follows: ``finetune`` the recommender on the best codes, ``retrain`` it on them
-    from scratch, ``none``.
+    `quantize` needed; where more collide, some take another last code; ``final``: what follows: ``finetune`` the
+    recommender on the best codes, ``retrain`` it on them from scratch, ``none``.
     """
 
     cycle: int = 2
