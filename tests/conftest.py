@@ -67,6 +67,13 @@ class Project:
         self.run("git", "commit", "-q", "-m", message)
 
 
+def write_shop(folder: Path, *, users: int, items: int) -> None:
+    """The demo shop's recipe in other sizes."""
+    shop = yaml.safe_load((ROOT / "data/raw/demo/shop.yaml").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "shop.yaml").write_text(yaml.safe_dump(shop | {"users": users, "items": items}))
+
+
 def copy_project(folder: Path) -> Project:
     """What git tracks, or would, as the working tree has it, with a smaller demo shop and no recorded runs."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True,
@@ -76,9 +83,7 @@ def copy_project(folder: Path) -> Project:
         if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml") and not recorded:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    recipe = folder / "data/raw/demo/shop.yaml"
-    shop = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump(shop | {"users": 150, "items": 120}))
+    write_shop(folder / "data/raw/demo", users=150, items=120)
     project = Project(folder)
     project.run("git", "init", "-q")
     project.compose()
@@ -87,8 +92,8 @@ def copy_project(folder: Path) -> Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, so that in two processes none is left for the end; fast files keep their order."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow files first, those of tests/ itself, which run DVC, before all: so that none is left for the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, len(item.path.parts)))
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +103,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.first_run = project.repro()
     project.commit("first run")
     return project
+
+
+@pytest.fixture
+def other_params(project):
+    """The project, of which a test changes params.yaml and nothing else; afterwards it is as committed."""
+    yield project
+    project.run("git", "checkout", "-q", "params.yaml")
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from pipeline_lib import artifacts, cli, plain_files
-from pipeline_lib.cli import compose
 from pipeline_lib.reporting.finished_run import scored_users
-from tests.conftest import ROOT, tiny
+from tests.conftest import ROOT, tiny, write_shop
 from tests.stages.whole_run import run_stages
 
 PAPERS = sorted(path.stem for path in (ROOT / "conf/paper").glob("*.yaml"))
@@ -21,6 +20,7 @@ OTHERS = {
        for kind in ("rqkmeans", "opq", "random", "random_id", "sequential", "cid", "semantic")},
     "mq_seq2seq": ["paper=tiger", "tokenizer.kind=mq"],
 }
+FIRST = "popularity"  # the others take its ingest and split
 SCORING = "store_scoring"  # ranks nothing: it scores candidates
 VARIANTS = {**{paper: [f"paper={paper}"] for paper in PAPERS}, **OTHERS}
 
@@ -28,28 +28,29 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(project, tmp_path_factory):
-    """Runs what comes behind `split`, in this process, once a variant; the folder with its artifacts and reports."""
-    done = {}
+def run(tmp_path_factory):
+    """Runs all stages in this process, once a variant; the folder with its artifacts and reports."""
+    raw, done = tmp_path_factory.mktemp("raw"), {}
+    write_shop(raw, users=150, items=120)
 
     def run_variant(name: str) -> Path:
         if name not in done:
+            shared = None if name == FIRST else run_variant(FIRST) / "data"
             done[name] = tmp_path_factory.mktemp(name)
-            data = project.folder / "data"
-            run_stages(done[name], tiny(*VARIANTS[name]), data / "raw/demo", done=data)
+            run_stages(done[name], tiny(*VARIANTS[name]), raw, done=shared)
         return done[name]
 
     return run_variant
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != SCORING])
-def test_it_runs_through_every_stage(run, project, name):
+def test_it_runs_through_every_stage(run, name):
     folder = run(name)
     metrics = json.loads((folder / "metrics.json").read_text())
     figures, popularity = metrics["test"]["all"], metrics["baseline"]["popularity"]
     assert figures["users"] == popularity["users"] > 100 and metrics["decode"]["invalid_share"] == 0
     assert 0 <= figures["ndcg@10"] <= figures["recall@10"] <= 1 and metrics["test"]["unseen"]["users"] > 0
-    split = artifacts.read_split(project.folder / "data/split")
+    split = artifacts.read_split(folder / "data/split")
     rankings = artifacts.read_predictions(folder / "data/predictions/test.parquet", split.num_items)["all"]
     assert all(0 < len(row) <= 30 and not set(row) & set(history)
                for row, history in zip(rankings.items, split.test.histories, strict=True))
@@ -86,10 +87,11 @@ def ids_of(printed: str) -> list[str]:
     return [line.split()[2] for line in printed.splitlines()]
 
 
-def test_an_item_is_added_and_recommended_without_training(run, project, sidflow, tmp_path):
+def test_an_item_is_added_and_recommended_without_training(run, sidflow, tmp_path):
     """It was taken by those who took another: it is recommended beside it, to known users and to new ones."""
-    folder, split = run("tokenrec"), artifacts.read_split(project.folder / "data/split")
-    items, users = (plain_files.read_table(project.folder / f"data/ingest/{name}.parquet",
+    folder = run("tokenrec")
+    split = artifacts.read_split(folder / "data/split")
+    items, users = (plain_files.read_table(folder / f"data/ingest/{name}.parquet",
                                            schema)[f"{name[:-1]}_id"].to_pylist()
                     for name, schema in (("items", artifacts.ITEMS), ("users", artifacts.USERS)))
     history = ",".join(items[item] for item in split.train[0][-5:])
@@ -127,9 +129,10 @@ def test_items_that_the_run_cannot_rank_are_not_added(run, sidflow, tmp_path, na
     assert sidflow(run(name), "items", "list") == ""
 
 
-def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp_path):
+def test_an_item_of_code_readers_is_added_by_its_text(run, sidflow, tmp_path):
     """It has the text of another item, and so its codes, with the next free suffix."""
-    folder, catalogue = run("tiger"), artifacts.read_catalogue(project.folder / "data/ingest/items.parquet")
+    folder = run("tiger")
+    catalogue = artifacts.read_catalogue(folder / "data/ingest/items.parquet")
     identifiers = artifacts.read_identifiers(folder / "data/tokens")
     shared = collections.Counter(map(tuple, identifiers.codes[:, :-1].tolist()))
     like = next(item for item, codes in enumerate(identifiers.codes[:, :-1].tolist())
@@ -144,8 +147,8 @@ def test_an_item_of_code_readers_is_added_by_its_text(run, project, sidflow, tmp
         sidflow(folder, "items", "clear")
 
 
-def test_every_kind_of_every_axis_is_in_some_variant():
-    trees = [yaml.safe_load(compose(tiny(*overrides))) for overrides in VARIANTS.values()]
+def test_every_kind_of_every_axis_is_in_some_variant(run):
+    trees = [yaml.safe_load((run(name) / "params.yaml").read_text()) for name in VARIANTS]
     for axis in ("tokenizer", "recommender"):
         blocks = {name for name, value in trees[0][axis].items() if isinstance(value, dict)}
         assert blocks == {tree[axis]["kind"] for tree in trees}

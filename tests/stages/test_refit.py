@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline_lib import artifacts
-from tests.conftest import ROOT, tiny
+from tests.conftest import tiny, write_shop
 from tests.stages.whole_run import run_stages
 
 VARIANTS = {"tiger": ["paper=tiger"], "lightgcn": ["paper=lightgcn"]}
@@ -17,8 +16,7 @@ VARIANTS = {"tiger": ["paper=tiger"], "lightgcn": ["paper=lightgcn"]}
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
-    recipe = yaml.safe_load((ROOT / "data/raw/demo/shop.yaml").read_text())
-    (folder / "shop.yaml").write_text(yaml.safe_dump(recipe | {"users": 60, "items": 50}))
+    write_shop(folder, users=60, items=50)
     return folder
 
 
