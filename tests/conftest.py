@@ -42,7 +42,7 @@ class Project:
                      "PYTHONPATH": "", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
                      "GIT_COMMITTER_EMAIL": "t@t"}
 
-    def run(self, *command: str, check: bool = True, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
+    def run(self, *command: str, check: bool = True, timeout: float = 900, **env: str) -> subprocess.CompletedProcess:
         done = subprocess.run(command, cwd=self.folder, env=self.env | env, capture_output=True, text=True,
                               timeout=timeout, check=False)
         if check and done.returncode:

@@ -99,7 +99,7 @@ def test_a_stage_killed_between_epochs_resumes_to_the_same_bytes(restored):
     command = command.replace("--out data/model", "--out data/other")
     process = subprocess.Popen(command, shell=True, cwd=restored.folder, env=restored.env, stderr=subprocess.PIPE)
     checkpoints = restored.folder / ".sidflow/checkpoints"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not any(checkpoints.glob("finetune-*/state.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
