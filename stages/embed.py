@@ -7,7 +7,7 @@ import typer
 
 from pipeline_lib import artifacts
 from pipeline_lib.command import run_stage
-from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.reporting.timing import EARLIER, measure_stage
 from pipeline_lib.training.checkpoints import checkpoint_key, checkpoint_root, open_checkpoints
 from pipeline_lib.training.device import make_accelerator
 from pipeline_lib.variants import embedding_for, load_params
@@ -30,6 +30,7 @@ def main(source: Annotated[str, typer.Option()], items: PathOption, split: PathO
                                              checkpoints=checkpoints, accelerator=accelerator, seed=config.seed)
             if main_process:
                 artifacts.write_embedding(out, embedded)
+            measured[EARLIER] = checkpoints.clock.earlier
             measured["items"] = len(catalogue)
         accelerator.end_training()
 

@@ -8,7 +8,7 @@ import typer
 
 from pipeline_lib import artifacts
 from pipeline_lib.command import run_stage
-from pipeline_lib.reporting.timing import measure_stage
+from pipeline_lib.reporting.timing import EARLIER, measure_stage
 from pipeline_lib.training.checkpoints import checkpoint_key, checkpoint_root, open_checkpoints
 from pipeline_lib.training.device import make_accelerator
 from pipeline_lib.variants import load_params, recommender_for
@@ -34,6 +34,7 @@ def main(sequences: PathOption, tokens: PathOption, vectors: PathOption, cf_vect
                                       accelerator=accelerator, seed=config.seed)
             if accelerator.is_main_process:
                 artifacts.write_model(out, model)
+            measured[EARLIER] = checkpoints.clock.earlier
             measured["epochs"] = len(model.training)
             measured["examples"] = len(inputs.examples["train"]) * len(model.training)
         accelerator.end_training()

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
+from pipeline_lib.backbones.code_log_probs import code_log_probs
+
 CPU_TOKENS = 2560  # read together on a CPU: more, and activations fall out of its cache
 
 
@@ -123,24 +125,6 @@ class CausalDecoder:
             return torch.cat([code_log_probs(part, self.classifier, wanted, end_token, over_level) for part in states])
 
         return next_log_probs
-
-
-def code_log_probs(states: Tensor, classifier: Tensor, wanted: slice, end_token: int | None = None,
-                   over_level: bool = False) -> Tensor:
-    """Log-probabilities ``(..., K)`` float32 of the ``wanted`` rows of ``classifier (R, D)``, then of the end.
-
-    Args:
-        states: ``(..., D)``.
-        over_level: normalise over what is returned, not over all R rows.
-    """
-    if over_level:
-        rows = classifier[wanted] if end_token is None else torch.cat([classifier[wanted], classifier[end_token, None]])
-        return functional.linear(states, rows).float().log_softmax(dim=-1)
-    logits = functional.linear(states, classifier).float()
-    chosen = logits[..., wanted]
-    if end_token is not None:
-        chosen = torch.cat([chosen, logits[..., end_token, None]], dim=-1)
-    return chosen - logits.logsumexp(dim=-1, keepdim=True)
 
 
 class _Hypotheses:

@@ -13,6 +13,8 @@ from torch.nn import functional
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from pipeline_lib.backbones.code_log_probs import code_log_probs
+
 ATTENTION = "sdpa"
 CPU_TOKENS = 2560  # encoded together on a CPU: more, and activations fall out of its cache
 CPU_ROWS = 320  # through a feed forward layer together, likewise
@@ -135,6 +137,7 @@ class T5Decoder:
         sizes = [len(context) for context in contexts]
         start, device = self.model.config.decoder_start_token_id, contexts[0].keys[0].device
 
+        @torch.inference_mode()
         def next_log_probs(level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
             if codes is None or parents is None:
                 tokens = torch.full((sum(sizes), 1), start, device=device)
@@ -145,22 +148,11 @@ class T5Decoder:
                     tokens = tokens.masked_fill(codes == level_sizes[level - 1], end_token)
             wanted = slice(token_offsets[level], token_offsets[level] + level_sizes[level])
             steps = zip(parts, tokens.split(sizes), parents.split(sizes), strict=True)
-            return torch.cat([self._log_probs(part.states(*step), wanted, end_token, over_level)
+            table = self.model.lm_head.weight
+            return torch.cat([code_log_probs(part.states(*step), table, wanted, end_token, over_level)
                               for part, *step in steps])
 
         return next_log_probs
-
-    @torch.inference_mode()
-    def _log_probs(self, states: Tensor, wanted: slice, end_token: int | None, over_level: bool) -> Tensor:
-        table = self.model.lm_head.weight
-        if over_level:
-            rows = table[wanted] if end_token is None else torch.cat([table[wanted], table[end_token, None]])
-            return functional.linear(states, rows).float().log_softmax(dim=-1)
-        logits = functional.linear(states, table).float()
-        chosen = logits[..., wanted]
-        if end_token is not None:
-            chosen = torch.cat([chosen, logits[..., end_token, None]], dim=-1)
-        return chosen - logits.logsumexp(dim=-1, keepdim=True)
 
 
 class _Hypotheses:
@@ -175,7 +167,6 @@ class _Hypotheses:
         self.ancestors: list[Tensor] = []  # of each position (B * W,): the row that each beam descends from
         self.width = 1
 
-    @torch.inference_mode()
     def states(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """``(B, W, D)``, to be multiplied with the output table: one more token ``(B, W)`` of the beams that
         ``parents (B, W)`` continue."""

@@ -127,12 +127,13 @@ class JointModel(nn.Module):
         """
         latents, codebooks = self.tokenizer.latents(self.vectors), self.tokenizer.quantizer.codebooks
         nearest, room = encode_residual(latents, codebooks)[0].cpu().numpy(), self.vocabulary.level_sizes[-1]
-        codes = spread_full_buckets(nearest, last_level_distances(latents, codebooks).cpu().numpy(), room)
-        moved = int((codes != nearest).any(axis=1).sum())
-        if moved:
+        codes, suffix = nearest, place_in_bucket(nearest)
+        if suffix.max() >= room:
+            codes = spread_full_buckets(nearest, last_level_distances(latents, codebooks).cpu().numpy(), room)
+            suffix = place_in_bucket(codes)
             log.warning("%d items took another last code, since more than recommender.joint_seq2seq.suffix_size=%d "
-                        "share theirs", moved, room)
-        fresh = torch.from_numpy(np.column_stack([codes, place_in_bucket(codes)])).to(self.codes)
+                        "share theirs", (codes != nearest).any(axis=1).sum(), room)
+        fresh = torch.from_numpy(np.column_stack([codes, suffix])).to(self.codes)
         changed = (fresh != self.codes).any(dim=1).float().mean().item()
         self.codes.copy_(fresh)
         return changed

@@ -1,6 +1,7 @@
 """Where a result comes from: the code's revision, what DVC says of the pipeline, the machine."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,8 +118,13 @@ def require_committed(folder: Path, raw: Path) -> None:
         raw: the folder of the raw data, below ``folder``.
 
     Raises:
-        ValueError: if code or data differ from HEAD, or the pipeline's files are not those of its parameters.
+        ValueError: if code or data differ from HEAD or lie outside ``folder``, or the pipeline's files are not those of
+            its parameters.
     """
+    inside = Path(os.path.abspath(folder / raw)).is_relative_to(os.path.abspath(folder))  # a link may lead to DVC's cache
+    if not inside:
+        raise ValueError(f"{raw}: lies outside the project, so git cannot say which data made this run: `sidflow data "
+                         f"add {raw}`, run with -S dataset= and the name that it gets, then record that")
     places = (raw, data_pointer(raw))
     if not any(is_tracked(folder, place) for place in places):
         raise ValueError(f"{raw}: neither these files nor {data_pointer(raw)}, which `dvc add` writes, are in git: commit "

@@ -16,6 +16,7 @@ from pipeline_lib.params import Params
 from pipeline_lib.reporting.hardware import describe_hardware
 
 HARDWARE = "hardware"  # the entry of timing.json that is no stage
+EARLIER = "earlier_seconds"  # a count that is none: of processes before this one, whose work it resumed
 SETTINGS = "settings"  # the field of an entry that says what its stage was told
 BLOCKS = ("ingest", "split", "embed", "tokenizer", "sequences", "recommender", "training", "decode", "evaluate")
 LAST_BLOCK = {"quantize": "tokenizer", "build_sequences": "sequences", "finetune": "training",  # of what a stage reads
@@ -34,13 +35,14 @@ def measure_stage(stage: str, path: Path, params: Params, write: bool = True) ->
 
     Yields:
         A dict for counts of one's own, e.g. ``measured["users"] = 2000``: a count of ``x`` also gives ``x_per_second``.
+        `EARLIER` in it adds to the seconds.
     """
     counts: dict[str, float] = {}
     start = time.perf_counter()
     yield counts
     if not write:
         return
-    seconds = time.perf_counter() - start
+    seconds = counts.pop(EARLIER, 0.0) + time.perf_counter() - start
     rates = {f"{name}_per_second": round(count / max(seconds, 1e-9), 1) for name, count in counts.items()
              if not name.endswith("_per_second")}
     entry = {"seconds": round(seconds, 2), "peak_memory_mib": round(peak_memory_mib(), 1), **counts, **rates,

@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +46,39 @@ def checkpoint_key(stage: str, params: Any, inputs: list[Path]) -> str:
     return f"{stage}-{digest.hexdigest()[:24]}"
 
 
+@dataclass
+class Clock:
+    """Seconds of a training over all its processes: ``earlier`` ones, up to what was loaded, and this one."""
+
+    began: float = field(default_factory=time.perf_counter)
+    earlier: float = 0.0
+
+    def seconds(self) -> float:
+        return self.earlier + time.perf_counter() - self.began
+
+
 class Checkpoints:
     """One folder of the latest state: ``save`` replaces it, ``load`` returns it or None, ``clear`` removes it."""
 
-    def __init__(self, folder: Path, root: Path | None = None) -> None:
-        self.folder, self.root = folder, root or folder.parent
+    def __init__(self, folder: Path, root: Path | None = None, clock: Clock | None = None) -> None:
+        self.folder, self.root, self.clock = folder, root or folder.parent, clock or Clock()
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         with plain_files.writing_file(self.folder / STATE) as place:
             save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, place,
-                      metadata={"state": json.dumps(state)})
+                      metadata={"state": json.dumps(state), "seconds": str(self.clock.seconds())})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         if not (self.folder / STATE).exists():
             return None
         with safe_open(self.folder / STATE, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])
+            told = file.metadata()
+            self.clock.earlier = max(self.clock.earlier, float(told["seconds"]))
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(told["state"])
 
     def part(self, name: str) -> "Checkpoints":
         """The state of one of several trainings that follow each other under one key."""
-        return Checkpoints(self.folder / name, self.root)
+        return Checkpoints(self.folder / name, self.root, self.clock)
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

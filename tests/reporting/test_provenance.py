@@ -95,3 +95,10 @@ def test_a_repository_that_another_dvc_process_holds_is_one_line(repository):
     with Lock(str(repository / ".dvc/tmp/lock")):
         with pytest.raises(ValueError, match=r"^dvc status: Unable to acquire lock. Most likely another DVC process .+$"):
             changed_stages(repository)
+
+
+@pytest.mark.parametrize("form", ["../shop", "{outside}"])
+def test_data_outside_the_project_is_refused_and_said_what_to_do_with(with_data, form):
+    raw = form.format(outside=with_data.parent / "shop")
+    with pytest.raises(ValueError, match=f"^{raw}: lies outside the project.*`sidflow data add {raw}`"):
+        require_committed(with_data, Path(raw))

@@ -1,4 +1,4 @@
-"""The embed stage in two processes: it yields what one process does, and the main one alone writes."""
+"""The embed stage, killed and in two processes: it yields what one process does, and the main one alone writes."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ import yaml
 from accelerate import Accelerator
 
 from pipeline_lib import artifacts, plain_files
-from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.checkpoints import Checkpoints, Clock
 from stages.embed import main
 from tests.embeddings import test_dense as dense
 from tests.embeddings import test_mf as mf
@@ -50,6 +50,17 @@ def embed(source: str, inputs: Path, out: Path, checkpoints: Path | None = None)
     with patch.dict(os.environ, {"SIDFLOW_CHECKPOINTS": str(checkpoints or out / "checkpoints")}):
         main(source, inputs / "items.parquet", inputs / "split", out / source, out / "timing.json",
              inputs / "params.yaml")
+
+
+def test_the_seconds_of_a_resumed_stage_are_those_of_both_processes(tmp_path):
+    write_inputs(tmp_path)
+    with patch.object(artifacts, "write_embedding", side_effect=KeyboardInterrupt), suppress(KeyboardInterrupt):
+        with patch.object(Clock, "seconds", return_value=1000.0):
+            embed("mf", tmp_path, tmp_path)
+    embed("mf", tmp_path, tmp_path)
+    timing = plain_files.read_json(tmp_path / "timing.json")["embed@mf"]
+    assert timing["seconds"] > 1000 and "earlier_seconds" not in timing
+    assert timing["items_per_second"] == pytest.approx(timing["items"] / timing["seconds"], abs=0.06)
 
 
 @pytest.fixture(scope="module")

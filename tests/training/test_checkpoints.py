@@ -39,6 +39,19 @@ def test_a_key_follows_params_and_every_byte_of_the_inputs(tmp_path):
     assert checkpoint_key("finetune", {"lr": 1}, [tmp_path / "a"]) != first
 
 
+def test_seconds_are_counted_over_processes_and_parts(tmp_path):
+    first, second, third = (Checkpoints(tmp_path / "run") for _ in range(3))
+    first.clock.began -= 100
+    first.part("one").save({}, {})
+    first.clock.began -= 50  # lost with the process
+    second.part("one").load()
+    second.clock.began -= 20
+    second.part("two").save({}, {})
+    for name in ("two", "one"):
+        third.part(name).load()
+    assert third.clock.earlier == pytest.approx(120, abs=5)
+
+
 def test_two_runs_with_one_key_lock_each_other_out(tmp_path):
     with open_checkpoints(tmp_path, "key"):
         with (pytest.raises(RuntimeError, match="another run trains with the same params"),
