@@ -51,8 +51,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     """Fit on the graph of the training histories; what a user took again is one edge.
 
     The epoch is chosen by the propagated vectors under either ``export``, so that both export one fit. Users without
-    training data are folded in from their case's history (`fold_in`; under ego the mean of its items' vectors),
-    NaN without one. U is 1 + the largest user index of the split. ``model`` holds what a later user is folded in with.
+    training data are folded in from their case's history (`fold_in`; under ego, and without layers, the mean of its
+    items' vectors), NaN without one. U is 1 + the largest user index of the split. ``model`` holds what a later user is folded in with.
 
     Args:
         catalogue: not used; here since every embedding source takes the same arguments.
@@ -77,7 +77,7 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         return Embedding(vectors.items.cpu().numpy(), meta,
                          *(user_states(vectors, cases, split) for cases in (split.valid, split.test)),
                          model={name: value.cpu().numpy() for name, value in tensors.items()},
-                         model_json={"fold_in": "layers" if config.export == "propagated" else "mean"})
+                         model_json={"fold_in": "layers" if config.export == "propagated" and config.layers else "mean"})
 
 
 def embed_users(histories: Ragged, tensors: Mapping[str, np.ndarray], model_json: Mapping[str, Any]) -> np.ndarray:
@@ -135,6 +135,6 @@ def fold_in(layers: Tensor | Sequence[Tensor], degrees: Tensor, neighbours: Ragg
 
 def _vectors(model: PairwiseModel, export: str) -> Vectors:
     users, items = ([layer.detach() for layer in layers] for layers in model.layers())
-    if export == "ego":
+    if export == "ego" or len(items) == 1:  # without layers nothing is received
         return Vectors(users[0], items[0], partial(mean_of_neighbours, items[0]))
     return Vectors(mean_of_layers(users), mean_of_layers(items), partial(fold_in, items, model.graph.item_degrees))

@@ -85,6 +85,7 @@ class JointModel(nn.Module):
             return no_rows(self)
         sia_weight, psa_weight = self.weights if self.aligned else (0.0, 0.0)
         losses, count = {}, torch.tensor(len(batch["targets"]), device=self.codes.device)
+        encoded = decoded = None
         if self.trains_recommender or sia_weight or psa_weight:
             with torch.set_grad_enabled(self.trains_recommender and torch.is_grad_enabled()):
                 encoded, decoded = self.recommender.states(batch)
@@ -92,23 +93,30 @@ class JointModel(nn.Module):
             total, count = self.recommender.loss(decoded, batch["labels"])
             losses["recommendation"] = total / count.clamp(min=1)
         if self.trains_tokenizer or sia_weight or psa_weight:
-            targets = self.vectors[batch["targets"]]
-            semantics, quantized = self.tokenizer(targets)
-            square = self.tokenizer.scale.square()  # of the tokenizer's unit, in squares of that of the vectors
-            if self.trains_tokenizer:
-                parts = self.tokenizer.losses(targets, semantics, quantized, self.commitment)
-                losses["quantization"] = (parts.reconstruction + parts.quantization) / square
-            if sia_weight:
-                latents = self.sequence_latents(encoded, batch["attention_mask"])[batch["first"]]
-                distances = self.tokenizer.quantizer(latents).distances
-                losses["sia"] = sequence_item_alignment(quantized.distances / square, distances / square, self.sia_sign)
-            if psa_weight:
-                preferences = self.preference_adapter(decoded[batch["first"], 0])
-                losses["psa"] = preference_semantic_alignment(preferences, semantics, self.temperature)
+            with torch.autocast(self.codes.device.type, enabled=False):  # by distances of 8 bits other codes are nearest
+                losses |= self._tokenizer_losses(batch, encoded, decoded, sia_weight, psa_weight)
         self._note(losses, count)
         weights = {"sia": sia_weight, "psa": psa_weight}
         loss = sum(weights.get(name, 1.0) * value for name, value in losses.items() if name != "recommendation")
         return (total if self.trains_recommender else 0.0) + loss * count, count
+
+    def _tokenizer_losses(self, batch: dict[str, Tensor], encoded: Tensor | None, decoded: Tensor | None,
+                          sia_weight: float, psa_weight: float) -> dict[str, Tensor]:
+        """Those of the turn that read the tokenizer, in float32; states are not needed where both weights are 0."""
+        losses, targets = {}, self.vectors[batch["targets"]]
+        semantics, quantized = self.tokenizer(targets)
+        square = self.tokenizer.scale.square()  # of the tokenizer's unit, in squares of that of the vectors
+        if self.trains_tokenizer:
+            parts = self.tokenizer.losses(targets, semantics, quantized, self.commitment)
+            losses["quantization"] = (parts.reconstruction + parts.quantization) / square
+        if sia_weight:
+            latents = self.sequence_latents(encoded.float(), batch["attention_mask"])[batch["first"]]
+            distances = self.tokenizer.quantizer(latents).distances
+            losses["sia"] = sequence_item_alignment(quantized.distances / square, distances / square, self.sia_sign)
+        if psa_weight:
+            preferences = self.preference_adapter(decoded[batch["first"], 0].float())
+            losses["psa"] = preference_semantic_alignment(preferences, semantics, self.temperature)
+        return losses
 
     def sequence_latents(self, encoded: Tensor, attention_mask: Tensor) -> Tensor:
         """``(B, H)``: z^E from the mean of encoder states ``(B, T, W)`` over tokens that are no padding."""

@@ -151,17 +151,16 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
 
 
 def _baseline_rows(outcomes: Sequence[Outcome], metrics: Sequence[str], reference: str) -> list[dict[str, Any]]:
-    """Popularity and random, scored on the users of the first finished run of each data set, scale and protocol."""
-    first: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    """Popularity and random, scored on the users of the finished runs of each data set, scale and protocol."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for outcome in outcomes:
         if outcome.tree:
             key = (outcome.cell.dataset, outcome.tree["row"]["protocol"], outcome.cell.scale)
-            first.setdefault(key, outcome.tree["row"])
+            groups.setdefault(key, []).append(outcome.tree["row"])
     return [{"dataset": key[0], "protocol": key[1], "scale": key[2], "method": f"baseline: {name}", "seeds": "",
              "status": "done", "revisions": "", "reference": reference,
-             "overrides": " ".join(outcomes[0].cell.overrides),
-             **{metric: float(value) for metric, value in figures.items()}}
-            for key, row in first.items() for name, figures in baseline_figures(row, metrics).items()]
+             "overrides": " ".join(outcomes[0].cell.overrides), **figures}
+            for key, rows in groups.items() for name, figures in baseline_figures(rows, metrics).items()]
 
 
 def _row(key: tuple[str, ...], groups: Mapping[tuple[str, ...], Sequence[Outcome]], reference: str, kept: Path,

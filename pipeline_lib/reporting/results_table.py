@@ -1,5 +1,6 @@
 """Recorded runs and published figures as text, in one block a protocol: two protocols never share a row."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,11 +45,18 @@ def published_rows(published: Sequence[Mapping[str, str]], groups: Sequence[str]
     return list(rows.values())
 
 
-def baseline_figures(row: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``popularity`` and ``random`` -> their metrics on the users of a ledger row, as far as it has them."""
-    found = {name: {metric: row.get(f"baseline/{name}/{metric}", "") for metric in metrics} for name in BASELINES}
-    return {name: {metric: value for metric, value in figures.items() if value != ""} for name, figures in found.items()
-            if any(value != "" for value in figures.values())}
+def baseline_figures(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """``popularity`` and ``random`` -> their metrics, as far as ledger rows of one protocol have them.
+
+    The mean over the seeds of the rows, one row of each: a split may draw other users by another seed.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for name, metric in itertools.product(BASELINES, metrics):
+        place = f"baseline/{name}/{metric}"
+        of_seeds = {str(row["seed"]): float(row[place]) for row in rows if row.get(place, "") != ""}
+        if of_seeds:
+            figures.setdefault(name, {})[metric] = sum(of_seeds.values()) / len(of_seeds)
+    return figures
 
 
 def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str],
@@ -58,10 +66,12 @@ def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str],
     ``source`` says scale, seed, revision, and what differed from the presets.
     """
     rows = []
-    for protocol, row in {row["protocol"]: row for row in ledger if "all" in groups}.items():
-        rows += [{"protocol": protocol, "method": f"baseline: {name}", "source": "the same users",
-                  **{metric: f"{float(value):.4f}" for metric, value in figures.items()}}
-                 for name, figures in baseline_figures(row, metrics).items()]
+    for protocol in dict.fromkeys(row["protocol"] for row in ledger if "all" in groups):
+        members = [row for row in ledger if row["protocol"] == protocol]
+        seeds = ", ".join(sorted({row["seed"] for row in members}))
+        rows += [{"protocol": protocol, "method": f"baseline: {name}", "source": f"the same users, seed {seeds}",
+                  **{metric: f"{value:.4f}" for metric, value in figures.items()}}
+                 for name, figures in baseline_figures(members, metrics).items()]
     rows += [{"protocol": row["protocol"], "method": _of_group(method_name(row), group),
               "source": f"scale {row['scale']}, seed {row['seed']}, {row['revision']} "
                         f"{row.get('overrides', '')}".strip(),

@@ -65,9 +65,13 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
 
     Returns:
         A row an epoch: epoch, step, learning_rate, train_loss and the validation figures.
+
+    Raises:
+        ValueError: if no epoch may be validated, or the loss is not finite.
     """
     model.to(accelerator.device)
     turns = alternation or Alternation(lambda epoch: None, lambda epoch: {}, lambda epoch: True, lambda name: 1.0)
+    validated = _validated_epochs(params, turns.validated)
     optimizer = torch.optim.AdamW(_parameter_groups(model, params.weight_decay, turns.rate_share),
                                   lr=params.learning_rate)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -89,7 +93,7 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
                                       step=(epoch - 1) * steps_per_epoch, total=params.epochs * steps_per_epoch)
             row = {"epoch": epoch, **trained_on, **turns.end(epoch)}
             trained = time.perf_counter()
-            if turns.validated(epoch) and (epoch % params.validate_every == 0 or epoch == params.epochs):
+            if epoch in validated:
                 model.eval()
                 measured = validate(model) if len(held_out) else {}
                 measured = broadcast_object_list([measured])[0]  # of one process: all choose the same epoch
@@ -127,6 +131,22 @@ def learning_rate_factor(step: int, total: int, warmup_share: float, schedule: s
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
     raise ValueError(f"params: training.schedule is {schedule}; known: cosine, inverse_sqrt, constant")
+
+
+def _validated_epochs(params: TrainingParams, allowed: Callable[[int], bool]) -> set[int]:
+    """Every ``validate_every``-th epoch, or the next behind it that may be validated, and the last that may be."""
+    epochs, due, last = set(), False, 0
+    for epoch in range(1, params.epochs + 1):
+        due = due or epoch % params.validate_every == 0
+        if allowed(epoch):
+            last = epoch
+            if due:
+                epochs.add(epoch)
+                due = False
+    if params.epochs and not last:
+        raise ValueError(f"params: training.epochs is {params.epochs}, and none of them leaves a model that may be kept, "
+                         "since parts of it that the others build on train in each; train more epochs")
+    return epochs | {last}
 
 
 def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[np.ndarray],

@@ -54,6 +54,9 @@ def test_without_layers_it_is_matrix_factorisation(tmp_path):
                             checkpoints=Checkpoints(tmp_path / "mf"), accelerator=make_accelerator("fp32"), seed=0)
     assert ours.items.tobytes() == theirs.items.tobytes()
     assert ours.users_test.tobytes() == theirs.users_test.tobytes()
+    new = Ragged.from_rows([[0, 3], [5]])
+    folded = [module.embed_users(new, made.model, made.model_json) for module, made in ((lightgcn, ours), (mf, theirs))]
+    assert folded[0].tobytes() == folded[1].tobytes() and np.abs(folded[0]).min(axis=1).all()
 
 
 def test_a_user_folded_in_gets_its_vector_less_its_own_layer_0(tmp_path):

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from pipeline_lib.evaluation.baselines import rank_at_random, rank_by_popularity
+from pipeline_lib.evaluation.ranking import ranking_metrics
+from pipeline_lib.interactions.given_split import read_given_split
+from pipeline_lib.interactions.splitting import split_interactions
+from pipeline_lib.params import SplitParams
 from pipeline_lib.ragged import Ragged
+from tests.interactions.test_splitting import DATASETS, read_real
 
 
 def random_histories(seed: int, num_users: int, num_items: int, max_length: int) -> Ragged:
@@ -57,3 +62,12 @@ def test_random_lists_depend_on_the_generator_alone():
     first, again, other = (rows_of(rank_at_random(30, histories, 5, True, np.random.default_rng(seed)))
                            for seed in (1, 1, 2))
     assert first == again and first != other
+
+
+@pytest.mark.parametrize(("name", "expected"), [("beauty", 0.0076), ("toys", 0.0078)])
+def test_popularity_on_the_released_splits_is_as_measured_elsewhere(name, expected):
+    log, items, users = read_real(name)
+    given = read_given_split(DATASETS / name / "setrec_split.tsv.gz", users, items)
+    split = split_interactions(log, len(items), SplitParams("given"), order="position", given=given, seed=0)
+    lists = rank_by_popularity(split.train_count, split.test.histories, 10, filter_history=False)
+    assert ranking_metrics(lists, split.test.targets, (10,))["recall@10"].mean() == pytest.approx(expected, abs=5e-5)

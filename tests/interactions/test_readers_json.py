@@ -64,13 +64,14 @@ def test_yelp(tmp_path):
         {"review_id": "r", "user_id": "u", "business_id": "b", "stars": 3.0, "text": "ok",
          "date": "2018-07-07 22:09:11"}])
     write_lines(tmp_path / "yelp_academic_dataset_business.json", [
-        {"business_id": "b", "name": "Sal's", "address": "1 Main St", "city": "Reno", "stars": 4.5, "hours": None,
+        {"business_id": "b", "name": "Sal's", "address": "1 Main St", "city": "Reno", "state": "NV", "stars": 4.5, "hours": None,
          "categories": "Pizza, Food", "attributes": {"WiFi": "u'no'"}},
-        {"business_id": "c", "name": "X", "address": "", "city": "Reno", "stars": 1, "categories": None}])
+        {"business_id": "c", "name": "X", "address": "", "city": "Reno", "state": None, "stars": 1,
+         "categories": None}])
     raw = read(tmp_path, "yelp", lists={"categories": ", "})
     assert raw.interactions.rows() == [("u", "b", 1531001351, 3.0)]
-    assert raw.items.select("item_id", "title", "categories", "city", "address").rows() == [
-        ("b", "Sal's", ["Pizza", "Food"], "Reno", "1 Main St"), ("c", "X", None, "Reno", None)]
+    assert raw.items.select("item_id", "title", "categories", "city", "state", "address").rows() == [
+        ("b", "Sal's", ["Pizza", "Food"], "Reno", "NV", "1 Main St"), ("c", "X", None, "Reno", None, None)]
 
 
 def test_steam_lines_are_python_literals(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.quantizers.collisions import place_in_bucket
 from pipeline_lib.recommenders import joint_network, joint_seq2seq, seq2seq
@@ -396,6 +397,42 @@ def test_turns_warmup_and_refreshes_follow_the_schedule(trained):
     assert ["recommendation_loss" in row for row in joint] == [False, True, False, True, False, True]
     assert ["sia_loss" in row and "psa_loss" in row for row in joint] == [False, False, True, True, True, True]
     assert [row["epoch"] for row in final] == [7, 8] and not any("sia_loss" in row for row in final)
+
+
+@pytest.mark.parametrize("cycle", [2, 3, 4])
+def test_the_tokenizer_trains_in_the_first_epoch_of_every_cycle(model, cycle):
+    turns = joint_seq2seq._turns(model, replace(CONFIG, cycle=cycle), TRAINING)
+    tokenizers_turn = {2: [1, 3, 5, 7, 9], 3: [1, 4, 7], 4: [1, 5, 9]}[cycle]
+    for epoch in range(1, 10):
+        turns.begin(epoch)
+        trains = epoch in tokenizers_turn
+        assert (model.trains_tokenizer, model.trains_recommender, turns.validated(epoch)) == (trains, not trains, not trains)
+        assert model.tokenizer.quantizer.codebooks.requires_grad == trains
+
+
+def test_a_model_that_was_saved_ranks_by_its_own_codes_as_at_its_best_epoch(trained, inputs, accelerator):
+    assert not np.array_equal(trained.item_codes, inputs.identifiers.codes)
+    ranker = load_ranker(trained, inputs, replace(DECODE, beam_size=10, top_k=10), accelerator=accelerator, seed=0)
+    lists = ranker.rank(inputs.examples["valid"], inputs.split.valid).rankings[0].items
+    found = ranking_metrics(lists, inputs.split.valid.targets, (10,))
+    best = max((row for row in trained.training if "valid_ndcg@10" in row), key=lambda row: row["valid_ndcg@10"])
+    for name in ("ndcg@10", "recall@10"):
+        assert found[name].mean() == pytest.approx(best[f"valid_{name}"], rel=1e-6)
+
+
+def test_in_mixed_precision_the_tokenizer_works_as_in_full(model, inputs):
+    batch, losses = model.batch_of(inputs.examples["train"], np.arange(16)), []
+    for enabled in (False, True):
+        model.take_turn(False, True, aligned=False)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss, count = model(batch)
+        losses.append(loss.item())
+        model.take_turn(True, False, aligned=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model(batch)
+        losses.append({name: total.item() for name, total in model.sums.items()})
+    assert losses[0] == losses[2]
+    assert losses[1] == pytest.approx(losses[3], rel=0.05) and losses[1] != losses[3]
 
 
 def test_codes_change_in_a_tokenizer_epoch_and_are_saved_with_the_model_that_reads_them(trained, inputs, accelerator):

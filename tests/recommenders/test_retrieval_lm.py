@@ -254,6 +254,7 @@ def test_all_that_trains_has_gradients_and_item_vectors_have_none(inputs, tokeni
     loss_sum.backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
+        assert name.split(".")[0] in ("encoder", "decoder", "projection"), name  # neither codebooks nor items
     table = network.encoder.embed_tokens.weight.grad
     assert table[batch["input_ids"][batch["attention_mask"] == 1].unique()].abs().sum(dim=1).min() > 0
     assert not network.items.requires_grad

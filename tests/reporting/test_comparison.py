@@ -36,7 +36,7 @@ class Runs:
         if cell.paper in self.failing:
             raise RuntimeError("finetune: out of memory\nsecond line")
         values = np.tile([0.0, 0.25, 0.5, 0.25], 10) + (0.5 if cell.paper == "good" else 0.0)
-        row = {"protocol": "shop | one", "revision": "abc", "parameters": 1234, "users_per_second": "",
+        row = {"protocol": "shop | one", "revision": "abc", "seed": cell.seed, "parameters": 1234, "users_per_second": "",
                "test/all/recall@10": float(values.mean()) + 0.01 * cell.seed,
                "seconds": 10.0 * cell.seed, "seconds/finetune": 4.0,
                "peak_memory_mib": 100.0, "peak_memory_mib/finetune": 90.0}

@@ -71,6 +71,15 @@ def test_recorded_runs_stand_behind_the_baselines_and_say_what_was_set():
                                                    "scale small, seed 2, abc"]
 
 
+def test_baselines_are_means_over_the_seeds_by_which_a_split_may_draw_other_users():
+    rows = [{"protocol": "p", "paper": "tiger", "ablation": "none", "scale": "small", "seed": seed, "revision": "abc",
+             "overrides": "", "test/all/recall@10": "0.05", "baseline/popularity/recall@10": value}
+            for seed, value in (("1", "0.01"), ("1", "0.01"), ("2", "0.04"), ("2", ""))]
+    popularity, *methods = recorded_rows(rows, ["recall@10"])
+    assert (popularity["recall@10"], popularity["source"]) == ("0.0250", "the same users, seed 1, 2")
+    assert [one["recall@10"] for one in methods] == ["0.0500"] * 4
+
+
 def test_the_figures_of_a_group_stand_in_rows_of_their_own():
     row = {"protocol": "p", "paper": "setrec", "ablation": "none", "scale": "small", "seed": "1", "revision": "abc",
            "overrides": "", "test/all/recall@10": "0.05", "test/cold/recall@10": "0.07",

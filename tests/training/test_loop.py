@@ -95,6 +95,31 @@ def test_it_ends_with_the_weights_of_the_second_epoch_where_that_was_the_best_of
     assert [torch.equal(model.linear.weight, weight) for weight in seen] == [False, True, False, False, False, False]
 
 
+@pytest.mark.parametrize(("epochs", "every", "allowed", "expected"), [
+    (6, 1, lambda epoch: True, [1, 2, 3, 4, 5, 6]),
+    (6, 4, lambda epoch: True, [4, 6]),
+    (5, 5, lambda epoch: epoch % 2 == 0, [4]),  # neither epoch that is due may be
+    (15, 5, lambda epoch: epoch % 2 == 0, [6, 10, 14]),  # the next one is
+    (9, 2, lambda epoch: epoch % 4 != 1, [2, 4, 6, 8]),
+])
+def test_epochs_that_may_not_be_validated_put_it_off(tmp_path, epochs, every, allowed, expected):
+    model = Regression()
+    rows = fit(model, batches=lambda epoch: np.split(np.arange(100), 5), collate=lambda rows: {"x": X[rows], "y": Y[rows]},
+               validate=lambda network: {"loss": 1.0}, held_out=[1],
+               params=replace(PARAMS, epochs=epochs, validate_every=every, patience=99),
+               checkpoints=Checkpoints(tmp_path), accelerator=make_accelerator("fp32"),
+               alternation=Alternation(lambda epoch: None, lambda epoch: {}, allowed, lambda name: 1.0))
+    assert [row["epoch"] for row in rows if "valid_loss" in row] == expected
+
+
+def test_a_training_that_leaves_no_model_to_keep_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="training.epochs is 1, and none of them leaves a model that may be kept"):
+        fit(Regression(), batches=lambda epoch: np.split(np.arange(100), 5),
+            collate=lambda rows: {"x": X[rows], "y": Y[rows]}, validate=lambda network: {"loss": 1.0}, held_out=[1],
+            params=replace(PARAMS, epochs=1), checkpoints=Checkpoints(tmp_path), accelerator=make_accelerator("fp32"),
+            alternation=Alternation(lambda epoch: None, lambda epoch: {}, lambda epoch: epoch > 1, lambda name: 1.0))
+
+
 def train_with_nobody_held_out(folder: Path, stop_at: int | None = None):
     """The weights that training leaves, those at the end of each epoch, and the rows."""
     model, ends = Regression(), []

@@ -10,7 +10,7 @@ from pipeline_lib.interactions.readers.times import seconds_from_layout
 
 REVIEWS = {"user_id": "user_id", "item_id": "business_id", "timestamp": "date", "rating": "stars"}
 BUSINESSES = {"item_id": "business_id", "title": "name", "categories": "categories", "city": "city",
-              "address": "address", "stars": "stars"}
+              "state": "state", "address": "address", "stars": "stars"}
 TIME = "%Y-%m-%d %H:%M:%S"
 
 
