@@ -136,6 +136,8 @@ def add_data(folder: Path,
             preset.unlink()
         raise ValueError(f"`dvc add {place}` failed, and nothing was kept: {' '.join(done.stderr.split()) or 'no message'}")
     typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
+    typer.echo("queued runs, `sidflow compare` and `record` take it from git: "
+               f"`git add {preset} {RAW} && git commit -m {name}`")
 
 
 @data_app.command("validate")

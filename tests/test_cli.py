@@ -193,6 +193,7 @@ def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
     status, out, _ = sidflow("data", "add", str(own_data), *COLUMNS)
     assert status == 0 and "added data/raw/shop" in out
+    assert "`git add conf/dataset/shop.yaml data/raw && git commit -m shop`" in out
     assert Path("data/raw/shop.dvc").exists() and Path("data/raw/shop/interactions.csv").exists()
     tree = yaml.safe_load(cli.compose(["dataset=shop"]))
     assert tree["ingest"]["path"] == "data/raw/shop"

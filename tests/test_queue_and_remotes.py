@@ -108,14 +108,16 @@ def test_the_tutorial_goes_from_a_csv_to_recommendations(restored):
     write_own_data(restored.folder / "shop")
     sizes = [*(o for o in TINY if "codebook" not in o), "tokenizer.kmeans.codebook_size=8",
              "tokenizer.rqkmeans.codebook_size=8"]
-    said = ""
+    said, before = "", restored.run("git", "rev-parse", "HEAD").stdout.strip()
     for command in commands_of("own-data.md"):
         more = [part for o in sizes for part in ("-S", o)] if command.startswith("dvc exp run") else []
         said += restored.run(*command.split(), *more).stdout
     assert "users: 60" in said and "popularity" in said and "recall@10" in said
+    assert {"kmeans", "rqkmeans"} <= {line.split()[0] for line in said.splitlines() if line}  # of `sidflow sweep`
     codes, lists = ((restored.folder / name).read_text().splitlines() for name in ("codes.csv", "recommendations.csv"))
     assert len(codes) == 21 and lists[1].startswith('"u00",1,')
     assert "thing 3" in (restored.folder / "reports/report.html").read_text()
+    restored.run("git", "reset", "-q", "--hard", before)
     restored.run("git", "clean", "-q", "-f", "-d")
     restored.run("rm", "-rf", "data/raw/shop", "shop", "codes.csv", "recommendations.csv")
 
