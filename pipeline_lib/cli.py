@@ -43,6 +43,7 @@ FormatOption = Annotated[str | None, typer.Option("--format", help="Raw format; 
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="ours=theirs, e.g. user_id=customer; repeatable.")]
 BadRowsOption = Annotated[int | None, typer.Option("--max-bad-rows", min=0, help="So many bad rows are left out; more are refused.")]
 SHOWN_BAD_ROWS = 20
+ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")  # names that pandas gives to what is no attribute
 NAME = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z][a-z0-9_-]*", re.ASCII | re.IGNORECASE)  # what -S dataset=NAME takes
 
 
@@ -123,7 +124,11 @@ def add_data(folder: Path,
     if preset.exists():
         _refuse_other_options(preset, options)
     raw = _describe(folder, options)
-    shutil.copytree(folder, place)
+    try:
+        shutil.copytree(folder, place)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise ValueError(f"{folder} cannot be copied, and nothing was kept: {' '.join(str(error).split())}") from error
     new_preset = not preset.exists()
     if new_preset:
         _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
@@ -194,20 +199,19 @@ def check_options(config: Params) -> None:
 
 def _ingest_options(folder: Path, preset: Path, raw_format: str | None, columns: list[str] | None,
                     max_bad_rows: int | None) -> IngestParams:
-    """Those of the preset, where there is one and no format or columns are given; what is given goes before it."""
+    """Those of the preset, where there is one; what is given goes before it."""
     from pipeline_lib.interactions.detection import detect_format
 
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder; expected one that holds the raw files")
-    if preset.exists() and raw_format is None and not columns:
-        kept = parse(IngestParams, _ingest_block(preset), f"{preset}: ingest")
-        return kept if max_bad_rows is None else dataclasses.replace(kept, max_bad_rows=max_bad_rows)
     wrong = [pair for pair in columns or [] if "=" not in pair]
     if wrong:
         raise ValueError(f"--column {wrong[0]}: expected ours=theirs, e.g. user_id=customer")
-    mapping = dict(pair.split("=", 1) for pair in columns or [])
-    return IngestParams(path=str(folder), format=raw_format or detect_format(folder), columns=mapping,
-                        max_bad_rows=max_bad_rows or 0)
+    given = {"format": raw_format, "columns": dict(pair.split("=", 1) for pair in columns or []) or None,
+             "max_bad_rows": max_bad_rows}
+    kept = (parse(IngestParams, _ingest_block(preset), f"{preset}: ingest") if preset.exists() else
+            IngestParams(path=str(folder), format=raw_format or detect_format(folder)))
+    return dataclasses.replace(kept, **{name: value for name, value in given.items() if value is not None})
 
 
 def _ingest_block(preset: Path) -> Mapping[str, Any]:
@@ -253,8 +257,8 @@ def _as_text(figure: float | Mapping[str, float]) -> str:
 
 
 def _write_preset(preset: Path, name: str, options: IngestParams, columns: list[str]) -> None:
-    """A preset to start from: every attribute is part of an item's text."""
-    attributes = [column for column in columns if column != "item_id"]
+    """A preset to start from: every attribute is part of an item's text, but for a table's row numbers."""
+    attributes = [column for column in columns if column not in ("item_id", *ROW_NUMBERS)]
     title = next((column for column in ("title", "name", *attributes) if column in attributes), None)
     ingest = {"path": str(RAW / name), "format": options.format, "columns": dict(options.columns), "title": title,
               "text": attributes}

@@ -188,6 +188,29 @@ def test_where_there_is_no_dvc_repository_nothing_is_kept(sidflow, own_data):
     assert err.count("\n") == 1 and not Path("data/raw/shop").exists() and not Path("conf/dataset/shop.yaml").exists()
 
 
+def test_a_folder_that_cannot_be_copied_leaves_nothing(sidflow, own_data):
+    (own_data / "notes.txt").symlink_to("nowhere")
+    status, _, err = sidflow("data", "add", str(own_data), *COLUMNS)
+    assert status == 1 and "shop cannot be copied, and nothing was kept: " in err and err.count("\n") == 1
+    assert not Path("data/raw/shop").exists()
+
+
+def test_row_numbers_of_a_table_are_no_part_of_a_text(sidflow, own_data):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
+    (own_data / "items.csv").write_text(",sku,title\n0,b0,Zero\n1,b1,One\n2,b2,Two\n3,b3,Three\n")
+    assert sidflow("data", "add", str(own_data), *COLUMNS)[0] == 0
+    ingest = yaml.safe_load(Path("conf/dataset/shop.yaml").read_text())["ingest"]
+    assert (ingest["title"], ingest["text"]) == ("title", ["title"])
+
+
+def test_columns_that_are_given_go_before_those_of_a_preset_and_leave_the_rest_of_it(sidflow, own_data):
+    (own_data / "interactions.csv").write_text("customer,sku\n1,2\n")
+    Path("conf/dataset/shop.yaml").write_text("ingest: {path: data/raw/shop, format: table, order: none}\n")
+    status, out, err = sidflow("data", "validate", str(own_data), *COLUMNS)
+    assert (status, err) == (0, "") and "users: 1" in out
+
+
 def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)

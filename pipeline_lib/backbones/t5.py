@@ -103,6 +103,7 @@ class T5Decoder:
         encoder, length = self.model.encoder, input_ids.shape[1]
         hidden, padding = encoder.embed_tokens(input_ids), None
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)  # (1, H, T, T)
+        bias = bias.contiguous()  # a GPU has no fused attention for another order
         if not attention_mask.all():
             lowest = torch.finfo(torch.bfloat16).min  # finite under autocast, too
             padding = torch.zeros_like(attention_mask, dtype=hidden.dtype).masked_fill(attention_mask == 0, lowest)

@@ -62,10 +62,11 @@ def count_items(beams: Beams, trie: Trie) -> np.ndarray:
 
 def replace_lists(lists: tuple[Ragged, np.ndarray], rows: np.ndarray,
                   others: tuple[Ragged, np.ndarray]) -> tuple[Ragged, np.ndarray]:
-    """Ranked lists of B users, those of ``rows (n,)`` replaced by ``others``; both as `rank_items` returns them."""
+    """Ranked lists of B users, those of ``rows (n,)`` replaced by ``others`` that are no shorter, as lists of a wider
+    `soft_beam_search` may be; both as `rank_items` returns them."""
     (items, scores), (other_items, other_scores) = lists, others
-    source = np.arange(len(items))
-    source[rows] = len(items) + np.arange(len(rows))
+    source, longer = np.arange(len(items)), other_items.lengths >= items.lengths[rows]
+    source[rows[longer]] = len(items) + np.flatnonzero(longer)
     offsets = np.concatenate([items.offsets, items.offsets[-1] + other_items.offsets[1:]])
     return (Ragged(np.concatenate([items.values, other_items.values]), offsets).take(source),
             Ragged(np.concatenate([scores, other_scores]), offsets).take(source).values)

@@ -46,29 +46,36 @@ def read_given_split(path: Path, users: pa.Table, items: pa.Table) -> pl.DataFra
     return pl.DataFrame(columns)
 
 
-def first_places(interactions: pa.Table, num_items: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Where each pair of user and item first stands in the interactions, which are sorted by user, then time.
+def places_in_time(interactions: pa.Table, num_items: int, given: pl.DataFrame) -> np.ndarray:
+    """The row of the interactions, which are sorted by user, then time, that each row of a split stands for.
+
+    Of rows with one user and item, those of earlier parts (train, valid, test) stand for earlier interactions.
 
     Args:
         interactions: as ``artifacts.INTERACTIONS``.
-        users, items: ``(m,)`` whole numbers.
+        given: as `read_given_split` returns it.
 
     Returns:
-        ``(m,)`` int64 rows.
+        ``(m,)`` int64 rows, none twice.
 
     Raises:
-        ValueError: if a pair is not among the interactions.
+        ValueError: if a pair of user and item is among the interactions less often than in ``given``.
     """
     there = interactions["user"].to_numpy().astype(np.int64) * num_items + interactions["item"].to_numpy()
-    pairs, first = np.unique(there, return_index=True)
-    wanted = users.astype(np.int64) * num_items + items
-    place = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
-    absent = pairs[place] != wanted
+    by_pair = np.argsort(there, kind="stable")
+    wanted = given["user"].to_numpy().astype(np.int64) * num_items + given["item"].to_numpy()
+    order = np.lexsort((given["part"].to_numpy(), wanted))
+    _, first, counts = np.unique(wanted[order], return_index=True, return_counts=True)
+    which = np.empty(len(wanted), dtype=np.int64)  # of the interactions of its pair: 0 is the first
+    which[order] = np.arange(len(wanted)) - np.repeat(first, counts)
+    place = np.searchsorted(there[by_pair], wanted) + which
+    rows = by_pair[place.clip(max=len(there) - 1)]
+    absent = (place >= len(there)) | (there[rows] != wanted)
     if absent.any():
-        raise ValueError(f"split.file has {absent.sum()} pairs of user and item that are not among the interactions, "
-                         f"so their time is not known (first: row {absent.argmax() + 1} below the header); add a "
+        raise ValueError(f"split.file has {absent.sum()} rows whose user and item are not among the interactions, or not as "
+                         f"often, so their time is not known (first: row {absent.argmax() + 1} below the header); add a "
                          "column position")
-    return first[place]
+    return rows
 
 
 def _lookup(path: Path, found: pl.Series, known: pa.ChunkedArray | pa.Array, name: str) -> pl.Series:

@@ -82,12 +82,13 @@ def item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list
     if items is not None:
         table = table.join(items, on="item_id", how="left", maintain_order="left", validate="m:1")
         logger.info("items: %d of %d rows of the item file have an interaction", len(table), len(items))
+    schema = table.schema
     table = table.select(
         pl.int_range(len(item_ids), dtype=pl.Int32).alias("item"), "item_id",
-        (pl.lit("") if title is None or items is None else _plain(table, title).fill_null("")).alias("title"),
-        (pl.concat_str([_sentence(table, name) for name in text], separator=". ", ignore_nulls=True) if text
+        (pl.lit("") if title is None or items is None else _plain(schema[title], title).fill_null("")).alias("title"),
+        (pl.concat_str([_sentence(schema[name], name) for name in text], separator=". ", ignore_nulls=True) if text
          else pl.lit("")).alias("text"),
-        *(pl.col(name).fill_null([] if isinstance(table.schema[name], pl.List) else "").alias(f"attr_{name}")
+        *(pl.col(name).fill_null([] if isinstance(schema[name], pl.List) else "").alias(f"attr_{name}")
           for name in attributes))
     arrow = table.to_arrow()
     types = [(field.name, pa.list_(pa.string()) if pa.types.is_large_list(field.type) else pa.string())
@@ -95,16 +96,16 @@ def item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list
     return arrow.cast(pa.schema([*artifacts.ITEMS, *types]))
 
 
-def _plain(table: pl.DataFrame, name: str) -> pl.Expr:
+def _plain(kind: pl.DataType, name: str) -> pl.Expr:
     """An attribute as one line of text, null where unknown."""
-    column = pl.col(name).list.join(", ") if isinstance(table.schema[name], pl.List) else pl.col(name)
+    column = pl.col(name).list.join(", ") if isinstance(kind, pl.List) else pl.col(name)
     column = column.str.replace_all(r"\s+", " ").str.strip_chars()
     return pl.when(column != "").then(column)
 
 
-def _sentence(table: pl.DataFrame, name: str) -> pl.Expr:
+def _sentence(kind: pl.DataType, name: str) -> pl.Expr:
     """The same without a full stop at its end, which the join would double."""
-    column = _plain(table, name).str.strip_chars_end(". ")
+    column = _plain(kind, name).str.strip_chars_end(". ")
     return pl.when(column != "").then(column)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline_lib.interactions.given_split import PARTS, first_places
+from pipeline_lib.interactions.given_split import PARTS, places_in_time
 from pipeline_lib.params import SplitParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Split
@@ -83,7 +83,7 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
         of warm items; cold items are in the last.
 
     Raises:
-        ValueError: if a part is empty, or the interactions are not in order.
+        ValueError: if a part is empty, the interactions are not in order, or ``max_history`` cuts what has no order.
     """
     rng = numpy_generator(seed, "split")
     log = (_given_log(interactions, num_items, given, order, rng) if options.kind == "given" else
@@ -92,6 +92,10 @@ def split_interactions(interactions: pa.Table, num_items: int, options: SplitPar
     if not len(log.users) or (np.diff(log.users) < 0).any():
         raise ValueError("interactions are empty or not sorted by user; re-run ingest")
     if options.max_history is not None:
+        if order == "none" and "position" not in given.columns:
+            raise ValueError(f"params: split.max_history={options.max_history} keeps the most recent interactions, but with "
+                             "ingest.order=none none is more recent, and held-out ones would go with the others; leave it "
+                             "null, or add a column position to split.file")
         log = log.take(log.from_end < options.max_history)
     log = replace(log, parts=_parts(log, options, rng))
     if options.unseen_user_share > 0:
@@ -179,7 +183,7 @@ def _given_log(interactions: pa.Table, num_items: int, given: pl.DataFrame | Non
     elif order == "none":
         times = rng.permutation(len(given))
     else:
-        times = first_places(interactions, num_items, users, items)
+        times = places_in_time(interactions, num_items, given)
     sort = np.lexsort((times, users))
     return _Log(users[sort], items[sort], times[sort], given["part"].to_numpy()[sort])
 

@@ -1,5 +1,6 @@
 """What a raw data set looks like, in figures: for ``sidflow data validate`` and the report."""
 
+import datetime
 from typing import Any
 
 import polars as pl
@@ -12,8 +13,9 @@ def describe_raw(raw: RawData) -> dict[str, Any]:
 
     Returns:
         ``users``, ``items`` (with at least one interaction), ``interactions``, ``density`` (interactions / (users *
-        items)), ``repeats`` (interactions beyond the first of a user and item), ``history_length`` and
-        ``item_frequency`` (each ``min``, ``mean``, ``max``), ``bad_rows``; with an item file also ``item_rows``,
+        items)), ``repeats`` (interactions beyond the first of a user and item), ``first`` and ``last`` (their Unix
+        seconds, and the day that this is), ``history_length`` and ``item_frequency`` (each ``min``, ``mean``,
+        ``max``), ``bad_rows``; with an item file also ``item_rows``,
         ``items_without_interactions`` and ``filled``: attribute -> share of the item rows that have a value.
     """
     interactions = raw.interactions
@@ -25,6 +27,8 @@ def describe_raw(raw: RawData) -> dict[str, Any]:
         "interactions": interactions.height,
         "density": interactions.height / possible if possible else 0.0,
         "repeats": interactions.height - interactions.select("user_id", "item_id").n_unique(),
+        **{name: _day(seconds) for name, seconds in (("first", interactions["timestamp"].min()),
+                                                     ("last", interactions["timestamp"].max()))},
         "history_length": _spread(histories),
         "item_frequency": _spread(frequencies),
         "bad_rows": len(raw.bad_rows),
@@ -35,6 +39,14 @@ def describe_raw(raw: RawData) -> dict[str, Any]:
     attributes = [name for name in raw.items.columns if name != "item_id"]
     return described | {"item_rows": raw.items.height, "items_without_interactions": unused.height,
                         "filled": {name: _filled(raw.items[name]) for name in attributes}}
+
+
+def _day(seconds: int | None) -> str:
+    try:
+        day = datetime.datetime.fromtimestamp(seconds, datetime.UTC).date() if seconds is not None else "none"
+    except (ValueError, OverflowError, OSError):
+        day = "no day: are these seconds?"
+    return f"{seconds} ({day})"
 
 
 def _counts(interactions: pl.DataFrame, column: str) -> pl.Series:

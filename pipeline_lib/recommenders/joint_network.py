@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.empty_share import no_rows
@@ -84,7 +84,7 @@ class JointModel(nn.Module):
         if not len(batch["labels"]):  # a process may get no row of a batch, which T5 does not take
             return no_rows(self)
         sia_weight, psa_weight = self.weights if self.aligned else (0.0, 0.0)
-        losses, count = {}, torch.tensor(len(batch["targets"]), device=self.codes.device)
+        losses, count = {}, torch.full((), len(batch["targets"]), device=self.codes.device)
         encoded = decoded = None
         if self.trains_recommender or sia_weight or psa_weight:
             with torch.set_grad_enabled(self.trains_recommender and torch.is_grad_enabled()):
@@ -141,7 +141,7 @@ class JointModel(nn.Module):
             suffix = place_in_bucket(codes)
             log.warning("%d items took another last code, since more than recommender.joint_seq2seq.suffix_size=%d "
                         "share theirs", (codes != nearest).any(axis=1).sum(), room)
-        fresh = torch.from_numpy(np.column_stack([codes, suffix])).to(self.codes)
+        fresh = broadcast(torch.from_numpy(np.column_stack([codes, suffix])).to(self.codes))  # rounding may part processes
         changed = (fresh != self.codes).any(dim=1).float().mean().item()
         self.codes.copy_(fresh)
         return changed

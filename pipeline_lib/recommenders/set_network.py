@@ -64,7 +64,7 @@ class SetQueryNetwork(nn.Module):
 
     def corpus(self) -> Tensor:
         """The tokens of all items, ``(I, M, W)``."""
-        tokens = self.sets(self.vectors, self.cf_vectors)
+        tokens = self.sets(self.vectors, self.cf_vectors).float()  # also under autocast, as they are when users are ranked
         if self.sets.projection is None:
             return tokens
         return torch.cat([tokens[:, :1] * self.keeps_cf[:, None, None], tokens[:, 1:]], dim=1)

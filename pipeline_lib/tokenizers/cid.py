@@ -90,7 +90,7 @@ def _cut(affinity: csr_matrix, items: np.ndarray, clusters: int, cluster_size: i
     """At least two parts of ``items (n,)``, each smaller than n."""
     inside = affinity[items][:, items]
     linked = np.diff(inside.indptr) > 0
-    parts = [items[~linked]] if not linked.all() else []
+    parts = [generator.permutation(items[~linked])] if not linked.all() else []
     if linked.any():
         label = _spectral_labels(inside[linked][:, linked], clusters, generator)
         parts = [items[linked][label == number] for number in np.unique(label)] + parts

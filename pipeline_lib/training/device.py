@@ -24,7 +24,8 @@ def make_accelerator(precision: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("SIDFLOW_DEVICE is cuda, but torch sees no GPU; set SIDFLOW_DEVICE=auto or cpu")
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
-    # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch; buffers are
+    # vectors of all items, equal in all processes, and would be sent before every step
+    several = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=PRECISIONS[precision],
-                       kwargs_handlers=[unused])
+                       kwargs_handlers=[several])

@@ -82,6 +82,8 @@ def fit(model: nn.Module, *, batches: Batches, collate: Callable[[np.ndarray], d
     stopping = EarlyStopping(params.early_stopping, params.patience)
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rows, start = _resume(checkpoints, model, optimizer, stopping, best, accelerator)
+    if start == 1 and not accelerator.is_main_process:  # all began with one seed, and would drop out the same
+        torch.manual_seed(torch.initial_seed() + accelerator.process_index)
     accelerator.wait_for_everyone()  # a finished training ends here, and the main process then removes what others read
     with live_curves(checkpoints.root.with_name("live"), accelerator.is_main_process) as show:
         for epoch in range(start, params.epochs + 1):
@@ -163,13 +165,14 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Se
         share = {name: value.to(accelerator.device) for name, value in collate(batch[rank::processes]).items()}
         with accelerator.autocast():
             loss_sum, count = model(share)
-        counts = accelerator.reduce(torch.as_tensor(count, dtype=torch.float32, device=accelerator.device), "sum")
+        if not isinstance(count, Tensor):
+            count = torch.full((), count, device=accelerator.device)  # made there: a copy would wait for the GPU
+        counts = accelerator.reduce(count.float(), "sum")
         accelerator.backward(loss_sum * processes / counts)  # gradients are averaged over processes
         accelerator.clip_grad_norm_(model.parameters(), params.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        sums += torch.stack([loss_sum.detach().double(),
-                             torch.as_tensor(count, dtype=torch.float64, device=sums.device)])
+        sums += torch.stack([loss_sum.detach().double(), count.double()])
         step += 1
     sums = accelerator.reduce(sums, "sum")
     loss = float(sums[0] / sums[1])

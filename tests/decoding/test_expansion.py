@@ -73,10 +73,10 @@ def test_items_are_counted_before_any_is_left_out(trie):
     assert count_items(beams, trie).tolist() == [4, 6, 0]
 
 
-def test_lists_are_replaced_with_their_scores():
+def test_lists_are_replaced_with_their_scores_by_others_that_are_no_shorter():
     lists = Ragged.from_rows([[1, 2], [3], [4]]), np.array([1.0, 2, 3, 4], dtype=np.float32)
     others = Ragged.from_rows([[5, 6, 7], []]), np.array([5.0, 6, 7], dtype=np.float32)
     items, scores = replace_lists(lists, np.array([1, 2]), others)
-    assert [row.tolist() for row in items] == [[1, 2], [5, 6, 7], []]
-    assert scores.tolist() == [1, 2, 5, 6, 7]
+    assert [row.tolist() for row in items] == [[1, 2], [5, 6, 7], [4]]
+    assert scores.tolist() == [1, 2, 5, 6, 7, 4]
     assert items.values.dtype == np.int32 and scores.dtype == np.float32

@@ -18,7 +18,13 @@ def test_a_format_is_told_from_file_names(tmp_path, name, expected):
 def test_every_reader_has_a_sign():
     from pipeline_lib.interactions.reading import READERS
 
-    assert set(SIGNS) == {*READERS, "demo"}
+    assert {name for name, _ in SIGNS} == {*READERS, "demo"}
+
+
+def test_interactions_of_ones_own_go_before_other_files_beside_them(tmp_path):
+    for name in ("interactions.csv", "metadata.json", "behaviors.tsv"):
+        (tmp_path / name).touch()
+    assert detect_format(tmp_path) == "table"
 
 
 def test_an_unknown_folder_lists_what_is_looked_for(tmp_path):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline_lib import artifacts
-from pipeline_lib.interactions.given_split import first_places, read_given_split
+from pipeline_lib.interactions.given_split import places_in_time, read_given_split
 
 USERS = pa.table({"user": [0, 1], "user_id": ["u42", "0042"]}).cast(artifacts.USERS)
 ITEMS = pa.table({"item": [0, 1], "item_id": ["x", 'a "b"']})
@@ -54,7 +54,15 @@ def test_a_missing_file_says_what_to_do(tmp_path):
         read_given_split(tmp_path / "split.tsv", USERS, ITEMS)
 
 
-def test_first_places_points_at_the_first_of_repeated_pairs():
-    log = pa.table({"user": [0, 0, 0, 1], "item": [2, 1, 2, 2]})
-    users, items = log["user"].to_numpy(), log["item"].to_numpy()
-    assert first_places(log, 3, users, items).tolist() == [0, 1, 0, 3]
+def test_rows_of_a_pair_stand_for_its_interactions_in_the_order_of_the_parts():
+    log = pa.table({"user": [0, 0, 0, 0, 1], "item": [2, 1, 2, 2, 2]})
+    given = pl.DataFrame({"user": [0, 0, 1, 0], "item": [2, 2, 2, 1], "part": [2, 0, 0, 0]})
+    assert places_in_time(log, 3, given).tolist() == [2, 0, 4, 1]
+
+
+@pytest.mark.parametrize("item", [1, 0, 2])  # once in the log; never; in the last row, once
+def test_a_pair_that_the_interactions_have_less_often_is_refused(item):
+    log = pa.table({"user": [0, 0, 0], "item": [1, 1, 2]})
+    given = pl.DataFrame({"user": [0, 0, 0], "item": [1, item, item], "part": [0, 0, 2]})
+    with pytest.raises(ValueError, match=r"not among the interactions, or not as often.*add a column position"):
+        places_in_time(log, 3, given)

@@ -95,6 +95,27 @@ def test_times_in_text_become_unix_seconds(tmp_path, written, seconds):
     assert read(tmp_path, "table").interactions["timestamp"].to_list() == [seconds]
 
 
+@pytest.mark.parametrize("times", [
+    ("2020-01-02T03:04:05.900Z", "2020-01-02T03:04:05.100Z", "2020-01-02T03:04:05.500Z"), ("100.9", "100.1", "100.5"),
+    ("1.0", "0.0", "0.3")])
+def test_interactions_within_a_second_keep_their_order_in_time(tmp_path, times):
+    rows = [f"u,i{place},{time}\n" for place, time in enumerate(times)]
+    write(tmp_path, {"interactions.csv": "user_id,item_id,timestamp\n" + "".join(rows)})
+    assert read(tmp_path, "table").interactions["item_id"].to_list() == ["i1", "i2", "i0"]
+    dates = [datetime(2020, 1, 2, 3, 4, 5, micro * 100_000) for micro in (9, 1, 5)]
+    (tmp_path / "parquet").mkdir()
+    pl.DataFrame({"user_id": "u", "item_id": ["i0", "i1", "i2"], "timestamp": dates}).write_parquet(
+        tmp_path / "parquet/interactions.parquet")
+    found = read(tmp_path / "parquet", "table").interactions
+    assert found["item_id"].to_list() == ["i1", "i2", "i0"] and found["timestamp"].unique().to_list() == [1577934245]
+
+
+def test_a_null_in_a_list_of_attributes_is_none_of_them(tmp_path):
+    write(tmp_path, {"interactions.csv": "user_id,item_id,timestamp\nu,a,1\n"})
+    pl.DataFrame({"item_id": ["a"], "tags": [["x", None]]}).write_parquet(tmp_path / "items.parquet")
+    assert read(tmp_path, "table").items.rows() == [("a", ["x"])]
+
+
 @pytest.mark.parametrize(("value", "seconds"), [
     (date(2020, 1, 2), 1577923200), (datetime(2020, 1, 2, 1, 3, 4), 1577926984),
     (datetime(2020, 1, 2, 1, 3, 4, tzinfo=UTC), 1577926984), (1577926984.9, 1577926984), ("2020-01-02", 1577923200),
@@ -147,6 +168,17 @@ def test_whole_columns_and_row_by_row_give_the_same(tmp_path, quoted):
     empty_is_empty = pl.col("last", "first").fill_null("")
     assert_frame_equal(fast.with_columns(empty_is_empty), slow.drop(FAULT).with_columns(empty_is_empty))
     assert fast[ROW].to_list() == list(range(2, 302))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("fields", [("a", "b"), ("a", "b", "c", "d"), ("a", "b", "c", "")])
+@pytest.mark.parametrize("layout", [delimited.Layout("\t"), delimited.Layout(",", quoted=True)])
+def test_a_row_with_too_few_or_too_many_columns_is_taken_apart_by_itself(layout, fields, quote):
+    rows = [("h1", "h2", "h3"), ("a", "b", "c"), fields, ("a", "b", ""), ("a", "b", "c", "d")[: 6 - len(fields)]]
+    content = "\n".join(layout.separator.join(f"{quote}{field}{quote}" if field else "" for field in row) for row in rows)
+    columns = delimited.read_columns("f", content.encode() + b"\n", layout, 3, {"first": 0})
+    assert columns[FAULT].to_list()[:2] == [None, f"{len(fields)} columns, expected 3"]
+    assert columns["first"].null_count() == 2
 
 
 def test_the_demo_needs_no_raw_files_beyond_its_recipe(tmp_path, monkeypatch):

@@ -64,6 +64,9 @@ def test_figures_worked_by_hand():
                           "tags": [["x"], [], None, ["y"]]})
     assert describe_raw(RawData(interactions, items, ("one",))) == {
         "users": 2, "items": 2, "interactions": 4, "density": 1.0, "repeats": 1,
+        "first": "1 (1970-01-01)", "last": "4 (1970-01-01)",
         "history_length": {"min": 1, "mean": 2.0, "max": 3}, "item_frequency": {"min": 1, "mean": 2.0, "max": 3},
         "bad_rows": 1, "item_rows": 4, "items_without_interactions": 2, "filled": {"title": 0.5, "tags": 0.5}}
-    assert "filled" not in describe_raw(RawData(interactions, None))
+    milliseconds = interactions.with_columns(pl.lit(1_577_836_800_123).alias("timestamp"))
+    described = describe_raw(RawData(milliseconds, None))
+    assert described["first"] == "1577836800123 (no day: are these seconds?)" and "filled" not in described

@@ -115,6 +115,20 @@ def test_given_split_without_positions_takes_the_order_of_the_interactions():
     assert cases_of(split.test) == {0: ([1, 2, 3], [4], True)}
 
 
+def test_repeats_in_a_given_split_without_positions_stand_for_theirs_in_time():
+    rows = [(0, 1, 0), (0, 1, 0), (0, 2, 0), (0, 3, 0), (0, 4, 2)]
+    split = split_of([[1, 2, 3, 1, 4]], "given", given=given_of(rows))
+    assert train_of(split) == {0: [1, 2, 3]} and cases_of(split.valid) == {0: ([1, 2, 3], [1], True)}
+
+
+def test_the_most_recent_interactions_are_not_looked_for_where_there_is_no_order():
+    given = given_of([(0, item, 2 * (item == 9)) for item in range(10)])
+    with pytest.raises(ValueError, match="split.max_history=4 keeps the most recent .* leave it null"):
+        split_of([[0]], "given", given=given, order="none", max_history=4)
+    placed = given.with_columns(position=pl.col("item").cast(pl.Int64))
+    assert train_of(split_of([[0]], "given", given=placed, order="none", max_history=4)) == {0: [6, 7]}
+
+
 def test_without_order_histories_get_a_random_one_unless_the_file_has_positions():
     rows = [(user, item, 0) for user in range(8) for item in range(8)] + [(user, 9, 2) for user in range(8)]
     found = [list(train_of(split_of([[0]], "given", given=given_of(rows), order="none", seed=seed)).values())
@@ -306,7 +320,7 @@ def test_interactions_out_of_order_are_refused():
 
 
 def test_a_given_pair_without_a_known_time_is_refused():
-    with pytest.raises(ValueError, match="1 pairs of user and item that are not among the interactions.*row 2"):
+    with pytest.raises(ValueError, match="1 rows whose user and item are not among the interactions.*row 2"):
         split_of([[1, 2]], "given", given=given_of([(0, 1, 0), (0, 7, 2)]))
 
 

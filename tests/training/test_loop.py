@@ -276,6 +276,22 @@ def test_two_processes_that_are_killed_resume_to_the_result_of_undisturbed_ones(
         assert found["undisturbed"] == found["killed"]
 
 
+@pytest.mark.slow
+def test_processes_with_equal_shares_drop_out_each_for_itself(together):
+    one, two = (json.loads((together / f"{rank}.json").read_text())["drawn"] for rank in (0, 1))
+    assert one != two
+
+
+def draw_after_training(folder: Path):
+    """What a process draws behind an epoch in which both drew as often."""
+    model = Regression(0.2)
+    torch.manual_seed(0)
+    fit(model, batches=lambda epoch: np.split(np.arange(100), 5), collate=lambda rows: {"x": X[rows], "y": Y[rows]},
+        validate=lambda network: {"loss": 1.0}, held_out=X, params=replace(PARAMS, epochs=1),
+        checkpoints=Checkpoints(folder), accelerator=make_accelerator("fp32"))
+    return model, torch.rand(1).item()
+
+
 def train_killed(folder: Path):
     with pytest.raises(KeyboardInterrupt):
         train(folder, stop_after=3, batch_size=15)
@@ -290,7 +306,7 @@ def train_of_two_minds(folder: Path):
 
 
 RUNS = {"plain": lambda folder: train(folder, dropout=0.0), "in_turns": train_in_turns,
-        "of_two_minds": train_of_two_minds,
+        "of_two_minds": train_of_two_minds, "drawn": draw_after_training,
         "undisturbed": lambda folder: train(folder, batch_size=15), "killed": train_killed}
 
 if __name__ == "__main__":  # one of the two processes

@@ -34,7 +34,8 @@ def check_items(file: RawFile, lists: Mapping[str, str]) -> tuple[pl.DataFrame, 
     twice = good.filter(repeated).join(firsts, on="item_id", maintain_order="left")
     bad.extend(_lines(file, twice, pl.format("{} {} is already in row {}", pl.lit(file.named("item_id")),
                                              "item_id", "first")))
-    items = good.filter(~repeated).select("item_id", *(_attribute(good, name, lists.get(name)) for name in attributes))
+    schema = good.schema
+    items = good.filter(~repeated).select("item_id", *(_attribute(schema[name], name, lists.get(name)) for name in attributes))
     return items, bad
 
 
@@ -47,7 +48,8 @@ def check_interactions(file: RawFile, known_items: pl.Series | None, ordered: bo
         ordered: whether each row needs a time; otherwise the row number stands in for one that is absent.
 
     Returns:
-        interactions: ``user_id`` str, ``item_id`` str, ``timestamp`` Int64, ``rating`` Float32 or null.
+        interactions: ``user_id`` str, ``item_id`` str, ``timestamp`` Int64, ``rating`` Float32 or null; rows as in the
+            file, or by time where times have fractions of a second, which are cut off.
         bad: one line for each row left out.
 
     Raises:
@@ -57,12 +59,16 @@ def check_interactions(file: RawFile, known_items: pl.Series | None, ordered: bo
     absent = [name for name in ("timestamp", "rating") if name not in file.rows.columns]
     rows = file.rows.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in absent)
     rows = rows.with_columns(file.seconds.alias("#seconds") if "timestamp" not in absent else
-                             pl.lit(None, dtype=pl.Int64).alias("#seconds"),
+                             pl.lit(None, dtype=pl.Float64).alias("#seconds"),
                              pl.col("rating").cast(pl.Float32, strict=False).alias("#rating"))
     file = RawFile(file.path, rows, file.names, file.seconds, file.time_form)
     good, bad = _separate(file, [_fault(file), _blank_id(file, "user_id"), _blank_id(file, "item_id"),
                                  *_time_faults(file, ordered), _rating_fault(file), _unknown_item(known_items)])
-    return good.select("user_id", "item_id", pl.coalesce("#seconds", pl.col(ROW).cast(pl.Int64)).alias("timestamp"),
+    whole = pl.col("#seconds").floor()
+    if good.select((whole != pl.col("#seconds")).any()).item():  # their order within a second would be lost
+        good = good.sort("#seconds", maintain_order=True)
+    return good.select("user_id", "item_id",
+                       pl.coalesce(whole.cast(pl.Int64), pl.col(ROW).cast(pl.Int64)).alias("timestamp"),
                        pl.col("#rating").alias("rating")), bad
 
 
@@ -99,7 +105,8 @@ def _blank_id(file: RawFile, name: str) -> Rule:
 def _time_faults(file: RawFile, ordered: bool) -> list[Rule]:
     column, blank = file.named("timestamp"), _is_blank(file, "timestamp")
     value = pl.col("timestamp").cast(pl.String)
-    rules = [(~blank & pl.col("#seconds").is_null(), pl.format(f"{column} '{{}}' is not {file.time_form}", value)),
+    is_time = pl.col("#seconds").is_finite() & (pl.col("#seconds").abs() < 2**63)
+    rules = [(~blank & ~is_time.fill_null(False), pl.format(f"{column} '{{}}' is not {file.time_form}", value)),
              ((pl.col("#seconds") < 0).fill_null(False),
               pl.format(f"{column} {{}} is negative, expected a time", value))]
     missing = pl.lit(f"{column} is empty, expected {file.time_form}; or set ingest.order=none")
@@ -124,8 +131,8 @@ def _is_blank(file: RawFile, name: str) -> pl.Expr:
     return null | (pl.col(name) == "").fill_null(False) if file.rows.schema[name] == pl.String else null
 
 
-def _attribute(items: pl.DataFrame, name: str, separator: str | None) -> pl.Expr:
-    if items.schema[name] != pl.String:
+def _attribute(kind: pl.DataType, name: str, separator: str | None) -> pl.Expr:
+    if kind != pl.String:
         return pl.col(name)
     known = pl.when(pl.col(name) != "").then(pl.col(name))
     if separator is None:

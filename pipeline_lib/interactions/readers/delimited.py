@@ -67,21 +67,30 @@ def _all_at_once(content: bytes, layout: Layout, width: int, picked: Mapping[str
     """None if any row is irregular, or if rows and lines are not one to one: then the row numbers would be wrong."""
     if content.endswith((b"\n\n", b"\n\r\n")):
         content = content.rstrip(b"\r\n")
-    places = sorted(set(picked.values()))
-    try:
+    try:  # all columns, since of some alone a row may have too many
         columns = pl.read_csv(content, separator=layout.separator, quote_char='"' if layout.quoted else None,
-                              has_header=False, skip_lines=layout.header_lines, columns=places,
+                              has_header=False, skip_lines=layout.header_lines,
                               schema={f"field_{place}": pl.String for place in range(width)})
     except pl.exceptions.PolarsError:
         return None
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
-    separators = lines * (width - 1)
-    if (columns.height + layout.header_lines != lines or b"\n\n" in content or b"\n\r\n" in content
-            or not layout.quoted and content.count(layout.separator.encode()) != separators):
+    if columns.height + layout.header_lines != lines or b"\n\n" in content or b"\n\r\n" in content:
+        return None
+    if layout.quoted and b'"' in content:  # a quoted separator is none, and a row that is too short ends in a null
+        short = columns[f"field_{width - 1}"].is_null().arg_true()
+        if len(short) and not _are_whole(content, layout, width, short + layout.header_lines):
+            return None
+    elif content.count(layout.separator.encode()) != lines * (width - 1):
         return None
     first = layout.header_lines + 1
     return columns.select(pl.int_range(first, first + columns.height, dtype=pl.UInt32).alias(ROW),
                           *(pl.col(f"field_{place}").alias(name) for name, place in picked.items()))
+
+
+def _are_whole(content: bytes, layout: Layout, width: int, numbers: pl.Series) -> bool:
+    lines = content.split(b"\n")
+    texts = (lines[number].decode("utf-8") for number in numbers)
+    return all(len(fields) == width for fields in csv.reader(texts, delimiter=layout.separator))
 
 
 def _row_by_row(path: Path, content: bytes, layout: Layout, width: int, picked: Mapping[str, int]) -> pl.DataFrame:

@@ -31,7 +31,7 @@ def read(folder: Path, columns: Mapping[str, str], ordered: bool) -> tuple[RawFi
     whole = rows.filter(pl.col(FAULT).is_null())
     unusable = rows.filter(pl.col(FAULT).is_not_null()).select(
         ROW, FAULT, "user_id", pl.lit(None, dtype=pl.String).alias("item_id"),
-        pl.lit(None, dtype=pl.Int64).alias("timestamp"))
+        pl.lit(None, dtype=pl.Float64).alias("timestamp"))
     clicks = pl.concat([_history_clicks(whole), _impression_clicks(whole), unusable]).sort(ROW, maintain_order=True)
     interactions = RawFile(path, clicks)
 

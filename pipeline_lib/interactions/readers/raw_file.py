@@ -42,7 +42,8 @@ def require_columns(path: Path, found: list[str], wanted: list[str], advice: str
     """
     for name in wanted:
         if name not in found:
-            raise ValueError(f"{path}: column {name} is missing; found {', '.join(found)}; {advice}")
+            named = ", ".join(one if one == one.strip() else repr(one) for one in found)
+            raise ValueError(f"{path}: column {name} is missing; found {named}; {advice}")
     for name in found:
         if found.count(name) > 1:
             raise ValueError(f"{path}: column {name} stands in the header {found.count(name)} times; rename one")

@@ -9,7 +9,7 @@ import polars as pl
 from pipeline_lib.interactions.readers.delimited import Layout, read_columns, read_header
 from pipeline_lib.interactions.readers.raw_file import NO_TIMES, ROW, RawFile, require_columns
 from pipeline_lib.interactions.readers.text_files import find_file, find_optional_file, opened, read_content
-from pipeline_lib.interactions.readers.times import seconds_from_iso, seconds_from_number
+from pipeline_lib.interactions.readers.times import seconds_from_iso, seconds_from_number, seconds_of_dates
 
 ENDINGS = ("csv", "tsv", "parquet")
 TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -108,11 +108,12 @@ def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool)
         fits, expected, value = kind.is_integer() or kind in TEXT, "text or integers", pl.col(name).cast(pl.String)
     elif is_item:
         inner = kind.inner if kind == pl.List else kind
-        fits = inner.is_numeric() or inner.is_temporal() or inner in (*TEXT, pl.Boolean, pl.Null)
+        fits = (inner.is_numeric() or inner.is_temporal() and inner != pl.Duration
+                or inner in (*TEXT, pl.Boolean, pl.Null))
         expected, value = "text, numbers or lists of these", _text(name, kind)
     elif name == "timestamp":
         fits = kind.is_numeric() or kind in (pl.Datetime, pl.Date, pl.String)
-        expected, value = "numbers, dates or text", _seconds_of_dates(name) if kind.is_temporal() else pl.col(name)
+        expected, value = "numbers, dates or text", seconds_of_dates(pl.col(name)) if kind.is_temporal() else pl.col(name)
     else:
         fits, expected, value = kind.is_numeric() or kind == pl.String, "numbers or text", pl.col(name)
     if not fits:
@@ -121,12 +122,7 @@ def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool)
 
 
 def _text(name: str, kind: pl.DataType) -> pl.Expr:
-    return pl.col(name).cast(pl.List(pl.String) if kind == pl.List else pl.String)
-
-
-def _seconds_of_dates(name: str) -> pl.Expr:
-    """Dates are midnight UTC; times without a zone are taken as UTC."""
-    return pl.col(name).dt.epoch("s")
+    return pl.col(name).cast(pl.List(pl.String)).list.drop_nulls() if kind == pl.List else pl.col(name).cast(pl.String)
 
 
 def _time_form(timestamps: pl.Series) -> dict:

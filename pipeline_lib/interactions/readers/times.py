@@ -1,4 +1,4 @@
-"""Polars expressions that turn a column into Unix seconds (Int64, UTC), null where a value is not a time."""
+"""Polars expressions that turn a column into Unix seconds (Float64 with their fractions, UTC), null for what is no time."""
 
 import polars as pl
 
@@ -7,12 +7,12 @@ PLAIN = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
 def seconds_from_number(column: str) -> pl.Expr:
-    """Seconds as integers or floats, e.g. ``874965478`` or ``1.5e9``; fractions are cut off."""
-    return pl.col(column).cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
+    """Seconds as integers or floats, e.g. ``874965478`` or ``1.5e9``."""
+    return pl.col(column).cast(pl.Float64, strict=False)
 
 
 def seconds_from_milliseconds(column: str) -> pl.Expr:
-    return (pl.col(column).cast(pl.Float64, strict=False) / 1000).floor().cast(pl.Int64, strict=False)
+    return pl.col(column).cast(pl.Float64, strict=False) / 1000
 
 
 def seconds_from_iso(column: str) -> pl.Expr:
@@ -27,4 +27,9 @@ def seconds_from_layout(column: str, layout: str) -> pl.Expr:
 
 
 def _seconds(text: pl.Expr, layout: str) -> pl.Expr:
-    return text.str.to_datetime(layout, strict=False, time_unit="ms").dt.epoch("s")
+    return seconds_of_dates(text.str.to_datetime(layout, strict=False, time_unit="us"))
+
+
+def seconds_of_dates(dates: pl.Expr) -> pl.Expr:
+    """Dates are midnight UTC; times without a zone are taken as UTC."""
+    return dates.dt.epoch("us") / 1_000_000
