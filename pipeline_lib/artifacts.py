@@ -3,6 +3,7 @@
 Readers check columns, dtypes, ranges and lengths; a killed stage leaves nothing half-written (`plain_files`).
 """
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline_lib.records import (
 )
 
 LIST = pa.list_(pa.int32())
+INGEST = "ingest"  # what the metadata of added items calls the digest of what they were added to
 INTERACTIONS = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("timestamp", pa.int64()),
                           ("rating", pa.float32())])
 ITEMS = pa.schema([("item", pa.int32()), ("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -75,15 +77,27 @@ def _catalogue(table: pa.Table) -> Catalogue:
     return Catalogue(table["item_id"].to_pylist(), table["title"].to_pylist(), table["text"].to_pylist(), attributes)
 
 
-def with_new_items(path: Path, items: pa.Table, takers: Ragged) -> pa.Table:
-    """New items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each."""
+def ingest_digest(*paths: Path) -> str:
+    """12 digits that files of ingest share with their copies, and with what is made of equal data."""
+    digest = hashlib.sha256()
+    for path in paths:
+        require(path)
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def with_new_items(path: Path, items: pa.Table, takers: Ragged, ingest: str) -> pa.Table:
+    """New items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each.
+
+    ``ingest``: a digest of the items and users that all of this is said of.
+    """
     items = items.append_column("takers", _list_array(takers))
     if path.exists():
         before = pq.read_table(path)
         numbers = np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1
         items = items.set_column(0, "item", pa.array(numbers))
         items = pa.concat_tables([before, items])
-    return items
+    return items.replace_schema_metadata({INGEST: ingest})
 
 
 def write_added_items(path: Path, items: pa.Table) -> None:
@@ -91,18 +105,18 @@ def write_added_items(path: Path, items: pa.Table) -> None:
         pq.write_table(items, place, compression="zstd")
 
 
-def read_added_items(path: Path, num_items: int) -> tuple[Catalogue, Ragged]:
+def read_added_items(path: Path, ingest: str) -> tuple[Catalogue, Ragged]:
     """Items that came after ingest, and the users who took them; none where there is no such file.
 
     Raises:
-        ValueError: if they were added to another catalogue than one of ``num_items``.
+        ValueError: if they were added to other items and users than those of the digest ``ingest``.
     """
     if not path.exists():
         return Catalogue([], [], []), Ragged.from_rows([])
     table = read_table(path, pa.schema([*ITEMS, ("takers", LIST)]))
-    if table["item"][0].as_py() != num_items:
-        raise ValueError(f"{path}: items were added to a catalogue of {table['item'][0].as_py()}, but there are "
-                         f"{num_items} now; run `sidflow items clear` and add them again")
+    if (table.schema.metadata or {}).get(INGEST.encode()) != ingest.encode():
+        raise ValueError(f"{path}: items were added to another catalogue, or to other users, than ingest has now; run "
+                         "`sidflow items clear` and add them again")
     return added_items(path, table)
 
 

@@ -117,6 +117,8 @@ def add_data(folder: Path,
     name = folder.resolve().name if name is None else name
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot name a data set: give --name with letters, digits, - and _, a letter first")
+    if RAW.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder} holds {RAW} itself, where data is copied to; name the folder of the raw files alone")
     preset, place = CONF / "dataset" / f"{name}.yaml", RAW / name
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")

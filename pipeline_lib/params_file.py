@@ -140,8 +140,8 @@ def _embed_params(tree: Mapping[str, Any], blocks: Mapping[str, Options]) -> Emb
 
 def _kind_params(config: type[T], tree: Mapping[str, Any], blocks: Mapping[str, Options], where: str) -> T:
     kind = tree.get("kind")
-    if kind not in blocks:
-        raise ValueError(f"params: {where}.kind is {kind}; {known_names(kind, sorted(blocks))}")
+    if not isinstance(kind, str) or kind not in blocks:
+        raise ValueError(f"params: {where}.kind is {kind}; {known_names(str(kind), sorted(blocks))}")
     plain = {name: value for name, value in tree.items() if name not in blocks}
     hints = typing.get_type_hints(config)
     refuse_missing(plain, hints.keys() - {"options"}, where)

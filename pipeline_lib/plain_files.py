@@ -5,6 +5,7 @@ What the files of the pipeline hold is the knowledge of `artifacts`. No pickle i
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -101,12 +102,20 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """The CSV files of a folder by name, rows as text."""
+    """The CSV files of a folder by name, rows as text.
+
+    Raises:
+        ValueError: for a row with more or fewer values than there are columns.
+    """
     require(folder)
     tables = {}
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
-            tables[path.stem] = list(csv.DictReader(file))
+            tables[path.stem] = rows = list(csv.DictReader(file))
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise ValueError(f"{path}: row {number} below the header has not as many values as there are columns; was "
+                                 "it cut off? Correct or remove it")
     return tables
 
 
@@ -135,6 +144,18 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         os.replace(place, folder)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait for other processes in such a block over the same folder; for files that are read, then written anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def require(path: Path) -> None:

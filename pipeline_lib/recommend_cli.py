@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
 import typer
 
-from pipeline_lib import artifacts, records
+from pipeline_lib import artifacts, plain_files, records
 from pipeline_lib.command import listed
 from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
@@ -35,12 +36,12 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
     if k < 1:
         raise ValueError(f"-k {k}: ask for 1 or more items")
     _require_one_run()
-    catalogue = artifacts.read_catalogue(ITEMS)
-    added = artifacts.read_added_items(ADDED, len(catalogue))
+    catalogue, config = artifacts.read_catalogue(ITEMS), _ranking_params(params)
+    added = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
     if user is not None:
-        items, scores = _of_user(user, catalogue, added, k, params)
+        items, scores = _of_user(user, catalogue, added, k, config)
     else:
-        items, scores = _of_history(listed(history), catalogue, added, k, params)
+        items, scores = _of_history(listed(history), catalogue, added, k, config)
     for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
         place, known = (item, catalogue) if item < len(catalogue) else (item - len(catalogue), added[0])
         new = "" if known is catalogue else "  (new)"
@@ -64,26 +65,30 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
         raise ValueError("nothing to export: give --codes FILE, --recommendations FILE or --test-lists FILE")
     for path in files:
         check_format(path)
+    if len({path.resolve() for path in files}) < len(files):
+        raise ValueError(f"{files[0]}: one file was named for several tables; name one for each")
     _require_one_run()
-    config, catalogue = load_params(params), artifacts.read_catalogue(ITEMS)
-    if config.decode.kind == "score" and (recommendations or test_lists):
-        raise ValueError("decode.kind=score scores candidates and makes no lists to export; take a recommender that ranks")
+    catalogue = artifacts.read_catalogue(ITEMS)
+    config = _ranking_params(params) if recommendations or test_lists else load_params(params)
+    tables: dict[Path, tuple[pa.Table, str]] = {}  # all are made before one is written
     if codes is not None:
         made = artifacts.read_final_codes(MODEL, TOKENS)
         if made is None:
             raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
-        write_export(codes, codes_table(catalogue.item_ids, made))
-        typer.echo(f"wrote {codes}: {len(made)} items")
+        tables[codes] = codes_table(catalogue.item_ids, made), f"{len(made)} items"
     user_ids = artifacts.read_user_ids(USERS)
     if test_lists is not None:
         rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
-        write_export(test_lists, recommendations_table(user_ids, catalogue.item_ids, rankings, k))
-        typer.echo(f"wrote {test_lists}: {len(rankings.users)} of {len(user_ids)} users; others have no test case")
+        table = recommendations_table(user_ids, catalogue.item_ids, rankings, k)
+        tables[test_lists] = table, f"{_users_of(table)} of {len(user_ids)} users; others have no test case"
     if recommendations is not None:
-        added = artifacts.read_added_items(ADDED, len(catalogue))
+        added = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
         rankings = _of_everybody(len(user_ids), len(catalogue), added, k, config)
-        write_export(recommendations, recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k))
-        typer.echo(f"wrote {recommendations}: {len(rankings.users)} of {len(user_ids)} users, after all that is known of them")
+        table = recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k)
+        tables[recommendations] = table, f"{_users_of(table)} of {len(user_ids)} users, after all that is known of them"
+    for path, (table, what) in tables.items():
+        write_export(path, table)
+        typer.echo(f"wrote {path}: {what}")
 
 
 @items_app.command("add")
@@ -97,18 +102,22 @@ def add_items(file: Path,
     from pipeline_lib.interactions.new_items import read_new_items
 
     _require_one_run()
-    config, catalogue = load_params(params), artifacts.read_catalogue(ITEMS)
+    config, catalogue = _ranking_params(params), artifacts.read_catalogue(ITEMS)
     ingest = config.ingest
     items, takers = read_new_items(file, taken, catalogue.item_ids, artifacts.read_user_ids(USERS),
                                    columns=ingest.columns, lists=ingest.lists, title=ingest.title, text=ingest.text,
-                                   attributes=list(catalogue.attributes))
-    before, after = artifacts.read_added_items(ADDED, len(catalogue)), len(items)
-    twice = set(before[0].item_ids) & set(items["item_id"].to_pylist())
-    if twice:
-        raise ValueError(f"{file}: item {min(twice)} was added before; `sidflow items clear` forgets all added items")
-    table = artifacts.with_new_items(ADDED, items, takers)
-    _with_added(_inputs(config), artifacts.read_model(MODEL), artifacts.added_items(ADDED, table), config)  # can they be ranked?
-    artifacts.write_added_items(ADDED, table)
+                                   attributes={name: isinstance(values[0], list)
+                                               for name, values in catalogue.attributes.items()})
+    with plain_files.locked_folder(ADDED.parent):
+        digest = artifacts.ingest_digest(ITEMS, USERS)
+        before, after = artifacts.read_added_items(ADDED, digest), len(items)
+        twice = set(before[0].item_ids) & set(items["item_id"].to_pylist())
+        if twice:
+            raise ValueError(f"{file}: item {min(twice)} was added before; `sidflow items clear` forgets all added items")
+        table = artifacts.with_new_items(ADDED, items, takers, digest)
+        added = artifacts.added_items(ADDED, table)
+        _with_added(_inputs(config), artifacts.read_model(MODEL), added, config)  # can they be ranked?
+        artifacts.write_added_items(ADDED, table)
     typer.echo(f"added {after} items, {len(before[0]) + after} in all; `sidflow recommend` ranks them from now on. "
                "To train on them, add them to the raw data and run `dvc repro`")
 
@@ -116,7 +125,7 @@ def add_items(file: Path,
 @items_app.command("list")
 def list_items() -> None:
     """The items that were added since ingest."""
-    catalogue, takers = artifacts.read_added_items(ADDED, len(artifacts.read_catalogue(ITEMS)))
+    catalogue, takers = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
     for item_id, title, users in zip(catalogue.item_ids, catalogue.titles, takers.lengths, strict=True):
         typer.echo(f"{item_id}  {title}  ({users} users)")
 
@@ -127,8 +136,7 @@ def clear_items() -> None:
     ADDED.unlink(missing_ok=True)
 
 
-def _of_user(user: str, catalogue: records.Catalogue, added: Added, k: int,
-             params: Path) -> Lists:
+def _of_user(user: str, catalogue: records.Catalogue, added: Added, k: int, config: Params) -> Lists:
     """The list that decode made; with new items, one made now."""
     ids = artifacts.read_user_ids(USERS)
     if user not in ids:
@@ -143,13 +151,12 @@ def _of_user(user: str, catalogue: records.Catalogue, added: Added, k: int,
 
         cases = artifacts.read_split(SPLIT).test
         asked = with_taken(cases.take(np.flatnonzero(cases.users == ids.index(user))), added[1], len(catalogue))
-        return _list(_rank(asked, added, k, load_params(params)))
+        return _list(_rank(asked, added, k, config))
     start, stop = rankings.items.offsets[rows[0] : rows[0] + 2]
     return rankings.items.values[start:stop], rankings.scores[start:stop]
 
 
-def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: Added, k: int,
-                params: Path) -> Lists:
+def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: Added, k: int, config: Params) -> Lists:
     """Rank for a user whom no stage has seen."""
     known = {item_id: item for item, item_id in enumerate([*catalogue.item_ids, *added[0].item_ids])}
     unknown = [item_id for item_id in item_ids if item_id not in known]
@@ -158,7 +165,7 @@ def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: Added,
     new_user = len(artifacts.read_user_ids(USERS))
     cases = records.Cases(np.array([new_user], dtype=np.int32), Ragged.from_rows([[known[i] for i in item_ids]]),
                             Ragged.from_rows([[0]]), np.array([False]))
-    return _list(_rank(cases, added, k, load_params(params)))
+    return _list(_rank(cases, added, k, config))
 
 
 def _of_everybody(num_users: int, num_items: int, added: Added, k: int, config: Params) -> records.Rankings:
@@ -232,6 +239,17 @@ def _require_one_run() -> None:
     if stages:
         raise ValueError(f"dvc status: {', '.join(stages)} changed since the run, so its files are not of one run; "
                          "`dvc repro` makes them so")
+
+
+def _ranking_params(params: Path) -> Params:
+    config = load_params(params)
+    if config.decode.kind == "score":
+        raise ValueError("decode.kind=score scores candidates and makes no lists; take a recommender that ranks")
+    return config
+
+
+def _users_of(table: pa.Table) -> int:
+    return len(table["user_id"].unique())
 
 
 def _unknown(users: np.ndarray, vectors: np.ndarray) -> np.ndarray:

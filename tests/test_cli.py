@@ -188,6 +188,11 @@ def test_where_there_is_no_dvc_repository_nothing_is_kept(sidflow, own_data):
     assert err.count("\n") == 1 and not Path("data/raw/shop").exists() and not Path("conf/dataset/shop.yaml").exists()
 
 
+def test_a_folder_that_holds_the_copies_is_refused(sidflow, own_data, tmp_path):
+    status, _, err = sidflow("data", "add", str(tmp_path), "--name", "shop")
+    assert status == 1 and "holds data/raw itself" in err and not Path("data").exists()
+
+
 def test_a_folder_that_cannot_be_copied_leaves_nothing(sidflow, own_data):
     (own_data / "notes.txt").symlink_to("nowhere")
     status, _, err = sidflow("data", "add", str(own_data), *COLUMNS)

@@ -40,6 +40,7 @@ def test_sources_that_rank_users_choose_epochs_by_the_rule_that_lists_are_made_b
     (("split", "knid"), 1, "params: split.knid is not known; known: .*kind"),
     (("tokenizer", "levels"), 3, "params: tokenizer.levels is not known"),
     (("tokenizer", "kind"), "rqave", "params: tokenizer.kind is rqave; known: .*rqvae"),
+    (("tokenizer", "kind"), ["rqvae"], r"params: tokenizer.kind is \['rqvae'\]; known: .*rqvae"),
     (("embed", "sources"), ["txet"], "embed.sources names txet, which has no options; known: .*text"),
     (("seed",), "x", "params: seed is 'x', expected int"),
 ])

@@ -18,7 +18,7 @@ from pipeline_lib.ragged import Ragged
 
 def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], user_ids: Sequence[str], *,
                    columns: Mapping[str, str], lists: Mapping[str, str], title: str | None, text: Sequence[str],
-                   attributes: Sequence[str]) -> tuple[pa.Table, Ragged]:
+                   attributes: Mapping[str, bool]) -> tuple[pa.Table, Ragged]:
     """Read what `sidflow items add` is given.
 
     Args:
@@ -30,7 +30,7 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
         columns: as ``ingest.columns``: what the files call ``user_id`` and ``item_id``.
         lists: as ``ingest.lists``.
         title, text: as ``ingest.title`` and ``ingest.text``.
-        attributes: of ingest.
+        attributes: of ingest, and whether their values are lists.
 
     Returns:
         items: columns as ``artifacts.ITEMS`` and ``attr_``, numbered from N.
@@ -52,12 +52,21 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
     if unknown:
         raise ValueError(f"{path}: column {unknown[0]} is no attribute of the items of ingest; they have "
                          f"{', '.join(attributes) or 'none'}")
-    absent = [pl.lit(None, dtype=pl.List(pl.String) if name in lists else pl.String).alias(name)
-              for name in attributes if name not in items.columns]
-    items = items.with_columns(absent).select("item_id", *attributes)
+    items = items.select("item_id", *(_attribute(items.schema.get(name), name, is_list) for name, is_list in attributes.items()))
     table = item_table(items["item_id"], items, list(attributes), title, text)
     numbers = pa.array(np.arange(len(table), dtype=np.int32) + len(known_items))
     return table.set_column(0, "item", numbers), _takers(taken, names, items["item_id"], user_ids)
+
+
+def _attribute(found: pl.DataType | None, name: str, is_list: bool) -> pl.Expr:
+    """An attribute as that of ingest is, a list or text, whatever the file has."""
+    if found is None:
+        return pl.lit(None, dtype=pl.List(pl.String) if is_list else pl.String).alias(name)
+    if (found == pl.List) == is_list:
+        return pl.col(name)
+    if is_list:
+        return pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name)
+    return pl.col(name).list.join(", ")
 
 
 def _takers(taken: Path | None, names: Mapping[str, str], item_ids: pl.Series, user_ids: Sequence[str]) -> Ragged:
@@ -71,7 +80,7 @@ def _takers(taken: Path | None, names: Mapping[str, str], item_ids: pl.Series, u
                 raise ValueError(f"{taken}: item {item_id} is none of the new items; nothing was added")
             if user_id in users:
                 rows[places[item_id]].append(users[user_id])
-    return Ragged.from_rows(rows)
+    return Ragged.from_rows([list(dict.fromkeys(row)) for row in rows])
 
 
 def _refuse(bad: Sequence[str]) -> None:

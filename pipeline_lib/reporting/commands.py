@@ -29,9 +29,11 @@ def record() -> None:
 
     require_committed(PROJECT, Path(read_params(PROJECT / PARAMS).ingest.path))
     run = collect_run(PROJECT, KEPT)
-    append_row(LEDGER, run.tree["row"])
-    keep_run(KEPT, run)
-    row = run.tree["row"]
+    keep_run(KEPT, run)  # first, since it can be done again
+    row, old = run.tree["row"], append_row(LEDGER, run.tree["row"])
+    if old is not None:
+        what = f"params {row['params_hash']}, revision {row['revision']}, seed {row['seed']}"
+        raise ValueError(f"{LEDGER}: this run ({what}) was recorded on {old['date']}; nothing was added")
     what = f"{row['paper']} on {row['dataset']}, seed {row['seed']}, revision {row['revision']}"
     typer.echo(f"recorded {what} in {LEDGER}")
 
@@ -236,7 +238,7 @@ def _check_metrics(runs, metrics: list[str]) -> None:
 def _run_cell(workspace: Path, cell, params):
     """Run a cell, and put it into the ledger unless it is there."""
     from pipeline_lib.reporting.finished_run import collect_run, keep_timings
-    from pipeline_lib.reporting.ledger import append_row, find_row, read_ledger
+    from pipeline_lib.reporting.ledger import append_row
     from pipeline_lib.reporting.workspace import run_pipeline
 
     try:
@@ -244,8 +246,7 @@ def _run_cell(workspace: Path, cell, params):
     finally:
         keep_timings(KEPT, workspace)
     run = collect_run(workspace, KEPT)
-    if find_row(read_ledger(LEDGER), run.tree["row"]) is None:
-        append_row(LEDGER, run.tree["row"])
+    append_row(LEDGER, run.tree["row"])
     return run
 
 

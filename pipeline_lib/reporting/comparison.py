@@ -208,7 +208,9 @@ def _metric_columns(metric: str, done: Sequence[Outcome], references: Sequence[O
     pairs = [(one, partners[one.cell.seed]) for one in done if one.cell.seed in partners]
     pairs = [(one, other) for one, other in pairs if one.name != other.name and _comparable(one, other)]
     if not pairs:
-        return columns
+        itself = {one.name for one in done} & {other.name for other in references}
+        reason = f"{done[0].cell.method}: {metric} is not tested, since no seed of the reference has the same users to test"
+        return columns if itself or not references else columns | {f"{metric} untested": reason}
     by_user = set.intersection(*(set(user_metrics(kept, one.name)) for pair in pairs for one in pair))
     if metric not in by_user:
         reason = f"not tested, since runs do not keep it user by user; take one of {', '.join(sorted(by_user))}"
@@ -217,6 +219,9 @@ def _metric_columns(metric: str, done: Sequence[Outcome], references: Sequence[O
                     for side in (0, 1))
     differences = paired_differences(ours, theirs)
     low, high = bootstrap_interval(differences, generator)
+    if len(pairs) < max(len(done), len(references)):  # the difference is not that of the means
+        seeds = ", ".join(str(one.cell.seed) for one, _ in pairs)
+        columns[f"{metric} untested"] = f"{done[0].cell.method}: {metric} is tested on what both have, seed {seeds}"
     return columns | {f"{metric} difference": float(differences.mean()), f"{metric} low": low, f"{metric} high": high,
                       f"{metric} p": paired_permutation_test(differences, generator)}
 

@@ -32,24 +32,30 @@ def format_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str],
     ``overrides``: what all runs have set beyond their presets.
     """
     blocks = []
-    for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
-        members = [row for row in rows if (row["dataset"], row["scale"]) == key]
-        protocols = [row["protocol"] for row in members if row["protocol"]]
-        for protocol in dict.fromkeys(protocols) or [""]:
-            same = [row for row in members if row["protocol"] == protocol
-                    or (not row["protocol"] and protocol == (protocols or [""])[0])]
-            head = f"{key[0]}, scale {key[1]}" + (f": {heading(protocol)}" if protocol else "")
-            head += f"\nwith {' '.join(overrides)}" if overrides else ""
-            parts = [head, format_table(readable_rows(same, metrics))]
-            parts += [f"{row['method']}: {row['status']}" for row in same if row["status"] != "done"]
-            parts += row_notes(same, metrics)
-            stages = stage_rows(same)
-            blocks.append("\n".join([*parts, *(["", format_table(stages)] if stages else [])]))
+    for protocol, same in by_protocol(rows):
+        head = f"{same[0]['dataset']}, scale {same[0]['scale']}" + (f": {heading(protocol)}" if protocol else "")
+        head += f"\nwith {' '.join(overrides)}" if overrides else ""
+        parts = [head, format_table(readable_rows(same, metrics))]
+        parts += [f"{row['method']}: {row['status']}" for row in same if row["status"] != "done"]
+        parts += row_notes(same, metrics)
+        stages = stage_rows(same)
+        blocks.append("\n".join([*parts, *(["", format_table(stages)] if stages else [])]))
     note = f"\n\n{reference_note(reference)}" if reference else ""
     revisions = {revision for row in rows for revision in row.get("revisions", "").split()}
     if len(revisions) > 1:
         note += f"\n\nruns of {len(revisions)} revisions of the code: {', '.join(sorted(revisions))}"
     return "\n\n".join(blocks) + note
+
+
+def by_protocol(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The rows of each data set and scale under each protocol, in their order; what did not run is in the first one."""
+    blocks = []
+    for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
+        members = [row for row in rows if (row["dataset"], row["scale"]) == key]
+        protocols = list(dict.fromkeys(row["protocol"] for row in members if row["protocol"])) or [""]
+        blocks += [(protocol, [row for row in members if (row["protocol"] or protocols[0]) == protocol])
+                   for protocol in protocols]
+    return blocks
 
 
 def reference_note(reference: str) -> str:

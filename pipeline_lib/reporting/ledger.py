@@ -99,15 +99,11 @@ def find_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mappi
     return next((old for old in rows if all(str(old[name]) == str(row[name]) for name in IDENTITY)), None)
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Put a row at the end of the ledger.
-
-    Raises:
-        ValueError: if the run is there already.
-    """
-    rows = read_ledger(path)
-    old = find_row(rows, row)
-    if old is not None:
-        what = f"params {row['params_hash']}, revision {row['revision']}, seed {row['seed']}"
-        raise ValueError(f"{path}: this run ({what}) was recorded on {old['date']}; nothing was added")
-    plain_files.write_csv(path, [*rows, row])
+def append_row(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Put a row at the end of the ledger, unless the run is there already; returns the row that was there."""
+    with plain_files.locked_folder(path.parent):
+        rows = read_ledger(path)
+        old = find_row(rows, row)
+        if old is None:
+            plain_files.write_csv(path, [*rows, row])
+    return old

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline_lib.evaluation.groups import HISTORY_BUCKETS
 from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.charts import bar_chart
-from pipeline_lib.reporting.comparison_text import readable_rows, reference_note, row_notes, stage_rows
+from pipeline_lib.reporting.comparison_text import by_protocol, readable_rows, reference_note, row_notes, stage_rows
 from pipeline_lib.reporting.ledger import PRESETS, find_row
 from pipeline_lib.reporting.page import Section, bullets, image, paragraph, table
 from pipeline_lib.reporting.results_table import POPULARITY_AXIS, heading, method_name, same_data
@@ -77,15 +77,14 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
 
 
 def _compared(rows: Sequence[Mapping[str, str]]) -> str:
-    """What `sidflow compare` printed: a table of figures and one of stages for each data set and scale."""
+    """What `sidflow compare` printed: a table of figures and one of stages for each data set, scale and protocol."""
     metrics = [name.removesuffix(" spread") for name in rows[0] if name.endswith(" spread")]
     parts = []
-    for key in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
-        members = [row for row in rows if (row["dataset"], row["scale"]) == key]
+    for protocol, members in by_protocol(rows):
         header, *lines = readable_rows(members, metrics)
         statuses = [row["status"] for row in members]
         parts.append(table([*header, "status"], [[*line, status] for line, status in zip(lines, statuses, strict=True)],
-                           _compared_caption(members)))
+                           _compared_caption(members[0], protocol)))
         parts += [paragraph(note, note=True) for note in row_notes(members, metrics)]
         header, *lines = stage_rows(members) or [[]]
         if lines:
@@ -93,10 +92,8 @@ def _compared(rows: Sequence[Mapping[str, str]]) -> str:
     return "".join(parts)
 
 
-def _compared_caption(rows: Sequence[Mapping[str, str]]) -> str:
-    row = rows[0]
-    protocols = ", ".join(dict.fromkeys(heading(row["protocol"]) for row in rows if row["protocol"]))
-    caption = f"{row['dataset']}, scale {row['scale']}: {protocols}"
+def _compared_caption(row: Mapping[str, str], protocol: str) -> str:
+    caption = f"{row['dataset']}, scale {row['scale']}: {heading(protocol)}"
     caption += f"; with {row['overrides']}" if row.get("overrides") else ""
     return f"{caption}; {reference_note(row['reference'])}" if row.get("reference") else caption
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KINDS = ("tokenizer.kind", "recommender.kind")
+PROTOCOL = ("ingest.", "split.", "evaluate.", "decode.kind", "decode.filter_history", "decode.candidate_sets")
 OF_AN_EXPERIMENT = ("Experiment", "rev", "typ", "Created", "parent", "State", "Executor")  # columns that tell rows apart
 Value = float | str
 Points = list[tuple[Value, float]]
@@ -30,7 +31,7 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: b
     """Points of each metric, mean over experiments of an equal value.
 
     Values stand in their order where all are numbers, and else in that of DVC. They are those of one method on one data
-    set: of several, those with most values of the key, or what DVC shows first. The row of the workspace is left out
+    set under one protocol: of several, those with most values of the key, or what DVC shows first. The row of the workspace is left out
     where an experiment equals it.
 
     Args:
@@ -66,9 +67,9 @@ def _number(text: str) -> Value:
 
 
 def _of_one_method(rows: Sequence[dict[str, str]], key: str) -> list[dict[str, str]]:
-    """The rows that agree in data, method and kinds and have most values in the column ``key``, no run twice."""
+    """The rows that agree in data, protocol, method and kinds and have most values in the column ``key``, no run twice."""
     telling = [column for column in rows[0] if column != key
-               and (column.split(":")[-1].startswith("preset.") or column.split(":")[-1] in KINDS)]
+               and (column.split(":")[-1].startswith(("preset.", *PROTOCOL)) or column.split(":")[-1] in KINDS)]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in telling), []).append(row)

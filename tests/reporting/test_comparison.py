@@ -155,6 +155,7 @@ def test_runs_with_other_test_users_are_not_paired(tmp_path):
         plain_files.write_json(path, plain_files.read_json(path) | {"cases": cell.paper})
     (good, _) = rows_of(GRID, tmp_path, "plain")
     assert good["recall@10 difference"] == pytest.approx(0.5)  # of seed 2 alone
+    assert good["recall@10 untested"] == "good: recall@10 is tested on what both have, seed 2"
 
 
 def test_a_metric_that_a_method_lacks_leaves_its_cell_empty(tmp_path):

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from pipeline_lib.reporting.ledger import (
 )
 from pipeline_lib.reporting.provenance import Stage
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf" / "config.yaml"
 
 
 def make_params(**changes):
@@ -38,16 +41,32 @@ def test_rows_are_kept_and_columns_grow(tmp_path):
     assert [row["seed"] for row in (first, second)] == ["42", "43"]
 
 
-def test_the_same_run_is_refused_and_leaves_the_file_alone(tmp_path):
+def test_the_same_run_is_returned_and_leaves_the_file_alone(tmp_path):
     path = tmp_path / "ledger.csv"
-    append_row(path, make_row())
+    assert append_row(path, make_row()) is None
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"this run \(params 0f, revision abc, seed 42\) was recorded on 2026-01-01"):
-        append_row(path, make_row())
-    assert path.read_bytes() == before
+    assert append_row(path, make_row())["date"] == "2026-01-01" and path.read_bytes() == before
     append_row(path, make_row(revision="abd"))
     assert find_row(read_ledger(path), make_row(revision="abd")) is not None
     assert find_row(read_ledger(path), make_row(seed=7)) is None
+
+
+def test_rows_of_several_processes_at_once_are_all_there(tmp_path):
+    code = ("import sys; from pathlib import Path; from tests.reporting.test_ledger import append_row, make_row\n"
+            "for place in range(20): append_row(Path(sys.argv[1]), make_row(seed=1000 * int(sys.argv[2]) + place))")
+    command = [sys.executable, "-c", code, str(tmp_path / "ledger.csv")]
+    both = [subprocess.Popen([*command, number], cwd=ROOT) for number in ("1", "2")]
+    assert [process.wait(100) for process in both] == [0, 0]
+    assert len(read_ledger(tmp_path / "ledger.csv")) == 40
+
+
+def test_a_row_that_was_cut_off_is_named(tmp_path):
+    path = tmp_path / "ledger.csv"
+    append_row(path, make_row())
+    append_row(path, make_row(seed=43))
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="ledger.csv: row 2 below the header has not as many values"):
+        read_ledger(path)
 
 
 def test_no_ledger_has_no_rows(tmp_path):

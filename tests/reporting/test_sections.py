@@ -143,6 +143,17 @@ def test_a_comparison_says_what_it_compares_how_and_at_what_cost():
     assert "good: > means at least; untimed, from DVC's cache: ingest" in text
 
 
+def test_a_comparison_has_a_table_for_each_protocol():
+    row = {"dataset": "shop", "protocol": "shop | all items", "scale": "small", "seeds": "1 of 1", "status": "done",
+           "reference": "", "recall@10": "0.5", "recall@10 spread": ""}
+    rows = [row | {"method": "ranks"}, row | {"method": "scores", "protocol": "shop | sampled"},
+            row | {"method": "late", "protocol": "", "recall@10": "", "status": "not run", "seeds": "0 of 1"}]
+    body = comparison_section(ROW, [], [], rows).body
+    one, two = body.split("Comparison over seeds")[1].split("<table")[1:3]
+    assert "ranks" in one and "late" in one and "shop | all items" in one and "scores" not in one
+    assert "scores" in two and "shop | sampled" in two and "ranks" not in two
+
+
 def test_examples_are_right_and_wrong_ones_in_turn_with_titles():
     assert example_rows(CASES, RANKINGS) == [0, 1]
     text = text_of(examples_section(CATALOGUE, [f"u<{user}" for user in range(9)], CASES, RANKINGS))

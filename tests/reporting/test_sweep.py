@@ -29,6 +29,15 @@ d,Success,0.8,0.3,demo,mq
     assert sweep_points(wider, "mask", ["recall"]) == {"recall": [(0.3, 0.8), (0.4, 0.7)]}
 
 
+def test_a_sweep_is_under_one_protocol():
+    shown = """Experiment,rev,recall,mask,split.kind,decode.kind,decode.invalid_share
+a,1,0.3,0.2,leave_one_out,beam,0.1
+b,2,0.1,0.2,by_user,beam,0.2
+c,3,0.4,0.4,leave_one_out,beam,0.3
+"""
+    assert sweep_points(shown, "mask", ["recall"]) == {"recall": [(0.2, 0.3), (0.4, 0.4)]}
+
+
 def test_values_that_are_names_stand_in_the_order_of_dvc():
     shown = """Experiment,State,recall,preset.dataset,tokenizer.kind
 ,,0.4,shop,rqvae

@@ -143,8 +143,26 @@ def test_an_item_of_code_readers_is_added_by_its_text(run, sidflow, tmp_path):
     try:
         arguments = ("recommend", "--history", catalogue.item_ids[like - 1], "-k", str(len(catalogue)))
         assert {"NEW1", catalogue.item_ids[like]} <= set(ids_of(sidflow(folder, *arguments)))
+        with pytest.raises(ValueError, match="added to another catalogue, or to other users, .* run `sidflow items clear`"):
+            artifacts.read_added_items(folder / "data/added/items.parquet", "digest of other users")
     finally:
         sidflow(folder, "items", "clear")
+
+
+def test_a_run_that_scores_candidates_recommends_nothing(run, sidflow):
+    item = artifacts.read_catalogue(run(SCORING) / "data/ingest/items.parquet").item_ids[0]
+    for arguments in (("recommend", "--history", item), ("export", "--recommendations", "lists.csv")):
+        with pytest.raises(AssertionError, match="error: decode.kind=score scores candidates and makes no lists"):
+            sidflow(run(SCORING), *arguments)
+
+
+def test_tables_are_exported_each_to_a_file_of_its_own_or_none_at_all(run, sidflow, tmp_path):
+    codes, lists = str(tmp_path / "codes.csv"), str(tmp_path / "lists.csv")
+    with pytest.raises(AssertionError, match="error: .*codes.csv: one file was named for several tables"):
+        sidflow(run("tiger"), "export", "--codes", codes, "--test-lists", codes)
+    with pytest.raises(AssertionError, match="error: k is 31, but lists have up to 30 items"):
+        sidflow(run("tiger"), "export", "--codes", codes, "--test-lists", lists, "-k", "31")
+    assert not any(tmp_path.iterdir())
 
 
 def test_every_kind_of_every_axis_is_in_some_variant(run):
