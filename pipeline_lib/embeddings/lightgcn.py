@@ -52,7 +52,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
 
     The epoch is chosen by the propagated vectors under either ``export``, so that both export one fit. Users without
     training data are folded in from their case's history (`fold_in`; under ego, and without layers, the mean of its
-    items' vectors), NaN without one. U is 1 + the largest user index of the split. ``model`` holds what a later user is folded in with.
+    items' vectors), NaN without one. U is 1 + the largest user index of the split. ``model`` holds what a later user is
+    folded in with.
 
     Args:
         catalogue: not used; here since every embedding source takes the same arguments.
