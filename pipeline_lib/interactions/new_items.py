@@ -52,7 +52,8 @@ def read_new_items(path: Path, taken: Path | None, known_items: Sequence[str], u
     if unknown:
         raise ValueError(f"{path}: column {unknown[0]} is no attribute of the items of ingest; they have "
                          f"{', '.join(attributes) or 'none'}")
-    items = items.select("item_id", *(_attribute(items.schema.get(name), name, is_list) for name, is_list in attributes.items()))
+    kinds = items.schema
+    items = items.select("item_id", *(_attribute(kinds.get(name), name, is_list) for name, is_list in attributes.items()))
     table = item_table(items["item_id"], items, list(attributes), title, text)
     numbers = pa.array(np.arange(len(table), dtype=np.int32) + len(known_items))
     return table.set_column(0, "item", numbers), _takers(taken, names, items["item_id"], user_ids)

@@ -128,9 +128,9 @@ def comparison_rows(outcomes: Sequence[Outcome], kept: Path, metrics: Sequence[s
     Returns:
         ``dataset, protocol, scale, method, seeds, status``, ``reference`` and ``overrides`` of all, and per metric its
         mean, ``<metric> spread`` (sample standard deviation over seeds) and, against the reference, ``difference``,
-        ``low``, ``high`` (95% interval over users) and ``p``, or ``untested``, why there is no test or one of fewer seeds, or ``missing``, why
-        there is no figure; then ``untimed``, the stages that a seed has no time of, and means of parameters, users/s,
-        and seconds and peak memory of each stage, over the seeds that have them.
+        ``low``, ``high`` (95% interval over users) and ``p``; ``untested``, why there is no test or one of fewer seeds;
+        ``missing``, why there is no figure; then ``untimed``, the stages that a seed has no time of, and means of
+        parameters, users/s, and seconds and peak memory of each stage, over the seeds that have them.
 
     Raises:
         ValueError: if seeds of a method differ in their protocol, or all methods ran and none has a metric.

@@ -31,8 +31,8 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: b
     """Points of each metric, mean over experiments of an equal value.
 
     Values stand in their order where all are numbers, and else in that of DVC. They are those of one method on one data
-    set under one protocol: of several, those with most values of the key, or what DVC shows first. The row of the workspace is left out
-    where an experiment equals it.
+    set under one protocol: of several, those with most values of the key, or what DVC shows first. The row of the
+    workspace is left out where an experiment equals it.
 
     Args:
         shown: what `dvc exp show --csv` printed.

@@ -34,8 +34,9 @@ def check_items(file: RawFile, lists: Mapping[str, str]) -> tuple[pl.DataFrame, 
     twice = good.filter(repeated).join(firsts, on="item_id", maintain_order="left")
     bad.extend(_lines(file, twice, pl.format("{} {} is already in row {}", pl.lit(file.named("item_id")),
                                              "item_id", "first")))
-    schema = good.schema
-    items = good.filter(~repeated).select("item_id", *(_attribute(schema[name], name, lists.get(name)) for name in attributes))
+    kinds = good.schema
+    items = good.filter(~repeated).select("item_id",
+                                          *(_attribute(kinds[name], name, lists.get(name)) for name in attributes))
     return items, bad
 
 
