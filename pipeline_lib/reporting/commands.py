@@ -83,13 +83,16 @@ def sweep(key: Annotated[str, typer.Argument(help="The parameter that was swept,
 
     A line where its values are numbers, bars where they are names.
     """
+    from pipeline_lib.params_file import read_tree
     from pipeline_lib.reporting.charts import bar_chart, line_chart
+    from pipeline_lib.reporting.ledger import flatten
     from pipeline_lib.reporting.provenance import changed_stages
     from pipeline_lib.reporting.results_table import format_table
     from pipeline_lib.reporting.sweep import shown_experiments, sweep_points
 
     _check_place("--out", out)
-    lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics), with_workspace=not changed_stages(PROJECT))
+    lines = sweep_points(shown_experiments(PROJECT), key, listed(metrics),
+                         flatten(read_tree(PROJECT / "params.yaml"), joint="."), not changed_stages(PROJECT))
     values = [value for value, _ in next(iter(lines.values()))]
     numbers = all(isinstance(value, float) for value in values)
     names = [f"{value:g}" if isinstance(value, float) else value for value in values]

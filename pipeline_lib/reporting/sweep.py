@@ -4,11 +4,11 @@ import csv
 import io
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 KINDS = ("tokenizer.kind", "recommender.kind")
-PROTOCOL = ("ingest.", "split.", "evaluate.", "decode.kind", "decode.filter_history", "decode.candidate_sets")
+PROTOCOL = ("ingest.", "split.", "evaluate.", "decode.kind", "decode.filter_history", "decode.candidate_sets")  # of parameters
 OF_AN_EXPERIMENT = ("Experiment", "rev", "typ", "Created", "parent", "State", "Executor")  # columns that tell rows apart
 Value = float | str
 Points = list[tuple[Value, float]]
@@ -27,7 +27,8 @@ def shown_experiments(project: Path) -> str:
     return done.stdout
 
 
-def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: bool = True) -> dict[str, Points]:
+def sweep_points(shown: str, key: str, metrics: Sequence[str], params: Iterable[str] = (),
+                 with_workspace: bool = True) -> dict[str, Points]:
     """Points of each metric, mean over experiments of an equal value.
 
     Values stand in their order where all are numbers, and else in that of DVC. They are those of one method on one data
@@ -38,6 +39,7 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: b
         shown: what `dvc exp show --csv` printed.
         key: a parameter, e.g. ``tokenizer.mq.mask`` or ``tokenizer.kind``.
         metrics: e.g. ``test.all.recall@10``.
+        params: the names of all parameters; those of `PROTOCOL` tell what compares. Timings have names like them.
         with_workspace: False where the workspace's metrics are not those of its parameters.
 
     Raises:
@@ -46,7 +48,8 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str], with_workspace: b
     rows = [row for row in csv.DictReader(io.StringIO(shown)) if with_workspace or row["rev"] != "workspace"]
     columns = {name: _column(rows, name) for name in (key, *metrics)}
     found: dict[Value, list[list[float]]] = {}
-    for row in _of_one_method(rows, columns[key]):
+    telling = {name for name in params if name.startswith(PROTOCOL)}.union(KINDS)
+    for row in _of_one_method(rows, columns[key], telling):
         figures = [_number(row[columns[name]]) for name in metrics]
         if row[columns[key]] and all(isinstance(figure, float) for figure in figures):
             found.setdefault(_number(row[columns[key]]), []).append(figures)
@@ -66,10 +69,10 @@ def _number(text: str) -> Value:
         return text
 
 
-def _of_one_method(rows: Sequence[dict[str, str]], key: str) -> list[dict[str, str]]:
-    """The rows that agree in data, protocol, method and kinds and have most values in the column ``key``, no run twice."""
+def _of_one_method(rows: Sequence[dict[str, str]], key: str, names: Collection[str]) -> list[dict[str, str]]:
+    """The rows that agree in presets and ``names`` and have most values in the column ``key``, no run twice."""
     telling = [column for column in rows[0] if column != key
-               and (column.split(":")[-1].startswith(("preset.", *PROTOCOL)) or column.split(":")[-1] in KINDS)]
+               and (column.split(":")[-1].startswith("preset.") or column.split(":")[-1] in names)]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in telling), []).append(row)

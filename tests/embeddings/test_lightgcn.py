@@ -9,7 +9,7 @@ import torch
 from pipeline_lib.artifacts import read_tensors, write_embedding
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.decoding.grounding import ground
-from pipeline_lib.embeddings import mf
+from pipeline_lib.embeddings import lightgcn, mf
 from pipeline_lib.embeddings.lightgcn import Config, embed_items, embed_new_items, fold_in
 from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.ragged import Ragged

@@ -30,12 +30,12 @@ d,Success,0.8,0.3,demo,mq
 
 
 def test_a_sweep_is_under_one_protocol():
-    shown = """Experiment,rev,recall,mask,split.kind,decode.kind,decode.invalid_share
+    shown = """Experiment,rev,recall,mask,params.yaml:split.kind,decode.kind,split.seconds
 a,1,0.3,0.2,leave_one_out,beam,0.1
 b,2,0.1,0.2,by_user,beam,0.2
 c,3,0.4,0.4,leave_one_out,beam,0.3
 """
-    assert sweep_points(shown, "mask", ["recall"]) == {"recall": [(0.2, 0.3), (0.4, 0.4)]}
+    assert sweep_points(shown, "mask", ["recall"], ["mask", "split.kind", "decode.kind"]) == {"recall": [(0.2, 0.3), (0.4, 0.4)]}
 
 
 def test_values_that_are_names_stand_in_the_order_of_dvc():
