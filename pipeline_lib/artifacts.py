@@ -3,7 +3,6 @@
 Readers check columns, dtypes, ranges and lengths; a killed stage leaves nothing half-written (`plain_files`).
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +10,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from pipeline_lib.columns import LIST, list_array, ragged_column, refuse, table_of
 from pipeline_lib.plain_files import (
     read_array, read_json, read_table, read_tensors, require, write_csv, write_json, write_table, write_tensors,
-    writing_file, writing_folder,
+    writing_folder,
 )
-from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import (
     Candidates, Cases, Catalogue, Embedding, Examples, Identifiers, Model, Rankings, RecommenderInputs, Split,
     TokenizerInputs,
 )
 
-LIST = pa.list_(pa.int32())
-INGEST = "ingest"  # what the metadata of added items calls the digest of what they were added to
 INTERACTIONS = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("timestamp", pa.int64()),
                           ("rating", pa.float32())])
 ITEMS = pa.schema([("item", pa.int32()), ("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -55,74 +52,26 @@ def write_ingest(interactions_path: Path, items_path: Path, users_path: Path,
 def read_interactions(path: Path) -> pa.Table:
     table = read_table(path, INTERACTIONS)
     for name in ("user", "item"):
-        _refuse(path, table[name].to_numpy() < 0, name, "0 or more")
+        refuse(path, table[name].to_numpy() < 0, name, "0 or more")
     return table
 
 
 def read_user_ids(path: Path) -> list[str]:
     table = read_table(path, USERS)
-    _refuse(path, table["user"].to_numpy() != np.arange(len(table)), "user", "the row's own number")
+    refuse(path, table["user"].to_numpy() != np.arange(len(table)), "user", "the row's own number")
     return table["user_id"].to_pylist()
 
 
 def read_catalogue(path: Path) -> Catalogue:
     table = read_table(path, ITEMS)
-    _refuse(path, table["item"].to_numpy() != np.arange(len(table)), "item", "the row's own number")
-    return _catalogue(table)
+    refuse(path, table["item"].to_numpy() != np.arange(len(table)), "item", "the row's own number")
+    return catalogue_of(table)
 
 
-def _catalogue(table: pa.Table) -> Catalogue:
+def catalogue_of(table: pa.Table) -> Catalogue:
     attributes = {name.removeprefix("attr_"): table[name].to_pylist()
                   for name in table.column_names if name.startswith("attr_")}
     return Catalogue(table["item_id"].to_pylist(), table["title"].to_pylist(), table["text"].to_pylist(), attributes)
-
-
-def ingest_digest(*paths: Path) -> str:
-    """12 digits that files of ingest share with their copies, and with what is made of equal data."""
-    digest = hashlib.sha256()
-    for path in paths:
-        require(path)
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def with_new_items(path: Path, items: pa.Table, takers: Ragged, ingest: str) -> pa.Table:
-    """New items behind those of ``path``: columns as items.parquet, and ``takers``, the users who took each.
-
-    ``ingest``: a digest of the items and users that all of this is said of.
-    """
-    items = items.append_column("takers", _list_array(takers))
-    if path.exists():
-        before = pq.read_table(path)
-        numbers = np.arange(len(items), dtype=np.int32) + before["item"][-1].as_py() + 1
-        items = items.set_column(0, "item", pa.array(numbers))
-        items = pa.concat_tables([before, items])
-    return items.replace_schema_metadata({INGEST: ingest})
-
-
-def write_added_items(path: Path, items: pa.Table) -> None:
-    with writing_file(path) as place:
-        pq.write_table(items, place, compression="zstd")
-
-
-def read_added_items(path: Path, ingest: str) -> tuple[Catalogue, Ragged]:
-    """Items that came after ingest, and the users who took them; none where there is no such file.
-
-    Raises:
-        ValueError: if they were added to other items and users than those of the digest ``ingest``.
-    """
-    if not path.exists():
-        return Catalogue([], [], []), Ragged.from_rows([])
-    table = read_table(path, pa.schema([*ITEMS, ("takers", LIST)]))
-    if (table.schema.metadata or {}).get(INGEST.encode()) != ingest.encode():
-        raise ValueError(f"{path}: items were added to another catalogue, or to other users, than ingest has now; run "
-                         "`sidflow items clear` and add them again")
-    return added_items(path, table)
-
-
-def added_items(path: Path, table: pa.Table) -> tuple[Catalogue, Ragged]:
-    """A table of `with_new_items`, which ``path`` has or is to have, as `read_added_items` gives it."""
-    return _catalogue(table), _ragged(table["takers"], path, "takers", None)
 
 
 # --- split ----------------------------------------------------------------------------------------------------------
@@ -130,24 +79,24 @@ def added_items(path: Path, table: pa.Table) -> tuple[Catalogue, Ragged]:
 
 def write_split(folder: Path, split: Split) -> None:
     with writing_folder(folder) as place:
-        write_table(place / "train.parquet", _table(TRAIN, split.train_users, split.train), TRAIN)
+        write_table(place / "train.parquet", table_of(TRAIN, split.train_users, split.train), TRAIN)
         for name, cases in (("valid", split.valid), ("test", split.test)):
-            table = _table(CASES, cases.users, cases.histories, cases.targets, cases.seen)
+            table = table_of(CASES, cases.users, cases.histories, cases.targets, cases.seen)
             write_table(place / f"{name}.parquet", table, CASES)
-        items = _table(SPLIT_ITEMS, np.arange(split.num_items), split.train_count, split.warm, split.popularity_group)
+        items = table_of(SPLIT_ITEMS, np.arange(split.num_items), split.train_count, split.warm, split.popularity_group)
         write_table(place / "items.parquet", items, SPLIT_ITEMS)
         for name, candidates in split.candidates.items():
-            table = _table(CANDIDATES, candidates.users, candidates.items, candidates.labels)
+            table = table_of(CANDIDATES, candidates.users, candidates.items, candidates.labels)
             write_table(place / f"{name}_candidates.parquet", table, CANDIDATES)
 
 
 def read_split(folder: Path) -> Split:
     items = read_table(folder / "items.parquet", SPLIT_ITEMS)
-    _refuse(folder / "items.parquet", items["train_count"].to_numpy() < 0, "train_count", "0 or more")
+    refuse(folder / "items.parquet", items["train_count"].to_numpy() < 0, "train_count", "0 or more")
     group = items["popularity_group"].to_numpy()
-    _refuse(folder / "items.parquet", (group < 1) | (group > 5), "popularity_group", "from 1 to 5")
+    refuse(folder / "items.parquet", (group < 1) | (group > 5), "popularity_group", "from 1 to 5")
     train = read_table(folder / "train.parquet", TRAIN)
-    histories = _ragged(train["items"], folder / "train.parquet", "items", len(items))
+    histories = ragged_column(train["items"], folder / "train.parquet", "items", len(items))
     paths = {name: folder / f"{name}_candidates.parquet" for name in ("train", "valid", "test")}
     return Split(train["user"].to_numpy(), histories,
                  read_cases(folder / "valid.parquet", len(items)), read_cases(folder / "test.parquet", len(items)),
@@ -161,16 +110,16 @@ def read_candidates(path: Path, num_items: int) -> Candidates:
 
 def _labelled(path: Path, table: pa.Table, num_items: int) -> tuple[np.ndarray, ...]:
     users, items, labels = (table[name].to_numpy() for name in CANDIDATES.names)
-    _refuse(path, (items < 0) | (items >= num_items), "item", f"one of the {num_items} items")
-    _refuse(path, (labels < 0) | (labels > 1), "label", "0 or 1")
+    refuse(path, (items < 0) | (items >= num_items), "item", f"one of the {num_items} items")
+    refuse(path, (labels < 0) | (labels > 1), "label", "0 or 1")
     return users, items, labels
 
 
 def read_cases(path: Path, num_items: int) -> Cases:
     table = read_table(path, CASES)
-    targets = _ragged(table["targets"], path, "targets", num_items)
-    _refuse(path, targets.lengths == 0, "targets", "at least one item a user")
-    return Cases(table["user"].to_numpy(), _ragged(table["history"], path, "history", num_items), targets,
+    targets = ragged_column(table["targets"], path, "targets", num_items)
+    refuse(path, targets.lengths == 0, "targets", "at least one item a user")
+    return Cases(table["user"].to_numpy(), ragged_column(table["history"], path, "history", num_items), targets,
                  table["seen"].to_numpy())
 
 
@@ -195,7 +144,7 @@ def read_item_vectors(folder: Path, num_items: int) -> np.ndarray:
     vectors = read_array(path, np.float32)
     if len(vectors) != num_items:
         raise ValueError(f"{path}: {len(vectors)} rows, but there are {num_items} items; re-run embed")
-    _refuse(path, ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1), "vector", "finite numbers")
+    refuse(path, ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1), "vector", "finite numbers")
     return vectors
 
 
@@ -257,7 +206,7 @@ def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> N
         if lowest < -1 or highest >= size:
             raise ValueError(f"{path}: code {highest if highest >= size else lowest} at level {level} does not fit a "
                              f"codebook of {size}; re-run quantize after changing its size")
-    _refuse(path, ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1), "the identifier",
+    refuse(path, ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any(axis=1), "the identifier",
             "codes with -1 only behind them")
 
 
@@ -275,7 +224,7 @@ def write_sequences(folder: Path, parts: Mapping[str, Examples], vocabulary: Map
             columns = {"user": examples.users, "history": examples.histories, "targets": examples.targets,
                        "input_ids": examples.input_ids, "labels": examples.labels, "task": examples.tasks}
             schema = pa.schema([column for column in CODE_EXAMPLES if columns[column.name] is not None])
-            write_table(place / f"{name}.parquet", _table(schema, *(columns[name] for name in schema.names)), schema)
+            write_table(place / f"{name}.parquet", table_of(schema, *(columns[name] for name in schema.names)), schema)
         write_json(place / "vocabulary.json", vocabulary)
 
 
@@ -284,7 +233,7 @@ def read_examples(path: Path, num_items: int | None = None) -> Examples:
     table = read_table(path, ITEM_EXAMPLES)
     schema = pa.schema([column for column in CODE_EXAMPLES if column.name in table.column_names])
     table = read_table(path, schema)
-    lists = {name: _ragged(table[name], path, name, num_items if name in ("history", "targets") else None)
+    lists = {name: ragged_column(table[name], path, name, num_items if name in ("history", "targets") else None)
              for name in schema.names if name not in ("user", "task")}
     return Examples(table["user"].to_numpy(), lists["history"], lists["targets"], lists.get("input_ids"),
                     lists.get("labels"), table["task"].to_pylist() if "task" in schema.names else None)
@@ -356,7 +305,7 @@ def write_predictions(path: Path, rankings: Sequence[Rankings]) -> None:
                                           pa.array(ranking.scores, pa.float32()))
         tables.append(pa.Table.from_arrays([pa.array(ranking.users, pa.int32()),
                                             pa.array([ranking.candidates] * len(ranking.users), pa.string()),
-                                            _list_array(ranking.items), scores], schema=PREDICTIONS))
+                                            list_array(ranking.items), scores], schema=PREDICTIONS))
     write_table(path, pa.concat_tables(tables), PREDICTIONS)
 
 
@@ -365,7 +314,7 @@ def write_scored(folder: Path, candidates: Mapping[str, Candidates], scores: Map
     """Each part's candidates with their scores ``(m,)``, in place of ranked lists."""
     with writing_folder(folder) as place:
         for part, asked in candidates.items():
-            table = _table(SCORES, asked.users, asked.items, asked.labels, scores[part].astype(np.float32))
+            table = table_of(SCORES, asked.users, asked.items, asked.labels, scores[part].astype(np.float32))
             write_table(place / f"{part}_scores.parquet", table, SCORES)
         write_json(place / "decode.json", counts)
 
@@ -388,8 +337,8 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
     table = read_table(path, PREDICTIONS)
     rankings = {}
     for name in table["candidates"].unique().to_pylist():
-        part = table.filter(pa.compute.equal(table["candidates"], name)).combine_chunks()
-        items = _ragged(part["items"], path, "items", num_items)
+        part = table.filter(pc.equal(table["candidates"], name)).combine_chunks()
+        items = ragged_column(part["items"], path, "items", num_items)
         scores = part["scores"].combine_chunks().flatten().to_numpy()
         if len(scores) != len(items.values):
             raise ValueError(f"{path}: {len(items.values)} items but {len(scores)} scores (candidates={name}); re-run "
@@ -403,33 +352,3 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
             raise ValueError(f"{path}: a list of candidates={name} holds an item twice; re-run decode")
         rankings[name] = Rankings(part["user"].to_numpy(), items, scores, name)
     return rankings
-
-
-# --- columns --------------------------------------------------------------------------------------------------------
-
-
-def _list_array(rows: Ragged) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), pa.array(rows.values, pa.int32()))
-
-
-def _table(schema: pa.Schema, *columns: Any) -> pa.Table:
-    arrays = [_list_array(column) if isinstance(column, Ragged) else pa.array(column, kind.type)
-              for column, kind in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _ragged(column: pa.ChunkedArray, path: Path, name: str, limit: int | None) -> Ragged:
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    rows = Ragged(array.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
-    if limit is not None:
-        wrong = np.flatnonzero((rows.values < 0) | (rows.values >= limit))
-        if len(wrong):
-            raise ValueError(f"{path}: column {name}, row {rows.row_of_value[wrong[0]]}: item {rows.values[wrong[0]]} "
-                             f"does not exist; there are {limit} items")
-    return rows
-
-
-def _refuse(path: Path, wrong: np.ndarray, column: str, expected: str) -> None:
-    if wrong.any():
-        raise ValueError(f"{path}: {column} of row {int(np.argmax(wrong))} is not {expected}")

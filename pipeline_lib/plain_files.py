@@ -6,6 +6,7 @@ What the files of the pipeline hold is the knowledge of `artifacts`. No pickle i
 import contextlib
 import csv
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -156,6 +157,15 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def files_digest(*paths: Path) -> str:
+    """12 digits that files share with their copies."""
+    digest = hashlib.sha256()
+    for path in paths:
+        require(path)
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def require(path: Path) -> None:

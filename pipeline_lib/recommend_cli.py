@@ -9,6 +9,7 @@ import pyarrow as pa
 import typer
 
 from pipeline_lib import artifacts, plain_files, records
+from pipeline_lib.added_items import catalogue_and_takers, read_added_items, with_appended, write_added_items
 from pipeline_lib.command import listed
 from pipeline_lib.params import Params
 from pipeline_lib.ragged import Ragged
@@ -37,7 +38,7 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
         raise ValueError(f"-k {k}: ask for 1 or more items")
     _require_one_run()
     catalogue, config = artifacts.read_catalogue(ITEMS), _ranking_params(params)
-    added = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
+    added = read_added_items(ADDED, plain_files.files_digest(ITEMS, USERS))
     if user is not None:
         items, scores = _of_user(user, catalogue, added, k, config)
     else:
@@ -82,7 +83,7 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
         table = recommendations_table(user_ids, catalogue.item_ids, rankings, k)
         tables[test_lists] = table, f"{_users_of(table)} of {len(user_ids)} users; others have no test case"
     if recommendations is not None:
-        added = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
+        added = read_added_items(ADDED, plain_files.files_digest(ITEMS, USERS))
         rankings = _of_everybody(len(user_ids), len(catalogue), added, k, config)
         table = recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k)
         tables[recommendations] = table, f"{_users_of(table)} of {len(user_ids)} users, after all that is known of them"
@@ -109,15 +110,15 @@ def add_items(file: Path,
                                    attributes={name: isinstance(values[0], list)
                                                for name, values in catalogue.attributes.items()})
     with plain_files.locked_folder(ADDED.parent):
-        digest = artifacts.ingest_digest(ITEMS, USERS)
-        before, after = artifacts.read_added_items(ADDED, digest), len(items)
+        digest = plain_files.files_digest(ITEMS, USERS)
+        before, after = read_added_items(ADDED, digest), len(items)
         twice = set(before[0].item_ids) & set(items["item_id"].to_pylist())
         if twice:
             raise ValueError(f"{file}: item {min(twice)} was added before; `sidflow items clear` forgets all added items")
-        table = artifacts.with_new_items(ADDED, items, takers, digest)
-        added = artifacts.added_items(ADDED, table)
+        table = with_appended(ADDED, items, takers, digest)
+        added = catalogue_and_takers(ADDED, table)
         _with_added(_inputs(config), artifacts.read_model(MODEL), added, config)  # can they be ranked?
-        artifacts.write_added_items(ADDED, table)
+        write_added_items(ADDED, table)
     typer.echo(f"added {after} items, {len(before[0]) + after} in all; `sidflow recommend` ranks them from now on. "
                "To train on them, add them to the raw data and run `dvc repro`")
 
@@ -125,7 +126,7 @@ def add_items(file: Path,
 @items_app.command("list")
 def list_items() -> None:
     """The items that were added since ingest."""
-    catalogue, takers = artifacts.read_added_items(ADDED, artifacts.ingest_digest(ITEMS, USERS))
+    catalogue, takers = read_added_items(ADDED, plain_files.files_digest(ITEMS, USERS))
     for item_id, title, users in zip(catalogue.item_ids, catalogue.titles, takers.lengths, strict=True):
         typer.echo(f"{item_id}  {title}  ({users} users)")
 

@@ -14,13 +14,13 @@ from pipeline_lib import variants
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
     {"ragged", "seeding", "parsing", "params", "params_file", "plain_files", "command"},
-    {"records"},
+    {"records", "columns"},
     {"artifacts"},
     {"interactions", "quantizers", "evaluation"},
     {"sequences", "decoding", "backbones", "reporting"},
     {"training"},
     {"tokenizers", "recommenders", "embeddings"},
-    {"variants", "serving"},
+    {"variants", "serving", "added_items"},
     {"recommend_cli"},
     {"cli", "stages"},
 ]

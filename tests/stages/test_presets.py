@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline_lib import artifacts, cli, plain_files
+from pipeline_lib.added_items import read_added_items
 from pipeline_lib.reporting.finished_run import scored_users
 from tests.conftest import ROOT, tiny, write_shop
 from tests.stages.whole_run import run_stages
@@ -144,7 +145,7 @@ def test_an_item_of_code_readers_is_added_by_its_text(run, sidflow, tmp_path):
         arguments = ("recommend", "--history", catalogue.item_ids[like - 1], "-k", str(len(catalogue)))
         assert {"NEW1", catalogue.item_ids[like]} <= set(ids_of(sidflow(folder, *arguments)))
         with pytest.raises(ValueError, match="added to another catalogue, or to other users, .* run `sidflow items clear`"):
-            artifacts.read_added_items(folder / "data/added/items.parquet", "digest of other users")
+            read_added_items(folder / "data/added/items.parquet", "digest of other users")
     finally:
         sidflow(folder, "items", "clear")
 

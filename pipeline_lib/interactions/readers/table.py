@@ -88,8 +88,7 @@ def _read_parquet(path: Path, ours: Mapping[str, str], required: list[str], othe
 
 def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str],
             others: bool) -> dict[str, int]:
-    advice = "name the file's own column in ingest.columns, e.g. item_id: sku, or by --column item_id=sku of `sidflow data`"
-    require_columns(path, header, required, f"{advice}; {NO_TIMES}" if "timestamp" in ours.values() else advice)
+    require_columns(path, header, required, _advice(ours, others))
     picked = {ours[name]: place for place, name in enumerate(header) if name in ours}
     for place, name in enumerate(header if others else []):
         if name in ours:
@@ -100,6 +99,14 @@ def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: li
                              "rename one")
         picked[name] = place
     return picked
+
+
+def _advice(ours: Mapping[str, str], is_item: bool) -> str:
+    """What to do about a missing column."""
+    if is_item and "item_id" not in ours:
+        return f"items have their ids in the column that ingest.columns names for interactions: call it {next(iter(ours))}"
+    advice = "name the file's own column in ingest.columns, e.g. item_id: sku, or by --column item_id=sku of `sidflow data`"
+    return f"{advice}; {NO_TIMES}" if "timestamp" in ours.values() else advice
 
 
 def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool) -> pl.Expr:
