@@ -28,7 +28,7 @@ from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import kept_row
+from pipeline_lib.training.early_stopping import training_summary
 from pipeline_lib.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -182,11 +182,9 @@ def _held_out(tasks: AttributeTasks, share: float, seed: int) -> tuple[np.ndarra
 
 def _meta(config: Config, names: Sequence[str], num_shown: int, rows: list[dict[str, float]],
           examples: list[dict[str, Any]]) -> dict[str, Any]:
-    best = kept_row(rows, "loss")
-    figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     return {"source": "dense", "vectors_per_item": config.tokens, "options": asdict(config),
             "tasks": {name: "reconstruction" if kind < num_shown else "generation" for kind, name in enumerate(names)},
-            "best_epoch": best["epoch"], "validation": figures, "training": rows, "reconstructions": examples}
+            **training_summary(rows, "loss"), "reconstructions": examples}
 
 
 def _training_params(config: Config) -> TrainingParams:

@@ -18,13 +18,15 @@ from torch import Tensor
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.embeddings.mf import mean_of_neighbours
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, best_row, check_options, count_users, distinct_values, fit_pairwise,
+    PairwiseModel, PairwiseOptions, Vectors, check_options, count_users, distinct_values, fit_pairwise,
     training_pairs, user_states,
 )
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import training_summary
+from pipeline_lib.training.validation import EPOCH_FIGURE
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
                         accelerator=accelerator, seed=seed)
     with torch.no_grad():
         vectors = _vectors(model, config.export)
-        meta = {"source": "lightgcn", "dimensions": config.dimensions, "options": asdict(config), **best_row(rows),
-                "training": rows}
+        meta = {"source": "lightgcn", "dimensions": config.dimensions, "options": asdict(config),
+                **training_summary(rows, EPOCH_FIGURE)}
         user_layers, item_layers = model.layers()
         tensors = {"item_layers": torch.stack(item_layers), "item_degrees": graph.item_degrees,
                    "user_layers": torch.stack(user_layers), "user_degrees": graph.user_degrees}

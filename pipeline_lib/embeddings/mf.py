@@ -16,13 +16,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, best_row, check_options, count_users, distinct_values, fit_pairwise,
+    PairwiseModel, PairwiseOptions, Vectors, check_options, count_users, distinct_values, fit_pairwise,
     user_states,
 )
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.early_stopping import training_summary
+from pipeline_lib.training.validation import EPOCH_FIGURE
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
     rows = fit_pairwise(model, split, _vectors, config, checkpoints=checkpoints, accelerator=accelerator, seed=seed)
     with torch.no_grad():
         vectors = _vectors(model)
-        meta = {"source": "mf", "dimensions": config.dimensions, "options": asdict(config), **best_row(rows),
-                "training": rows}
+        meta = {"source": "mf", "dimensions": config.dimensions, "options": asdict(config),
+                **training_summary(rows, EPOCH_FIGURE)}
         items = vectors.items.cpu().numpy()
         return Embedding(items, meta, *(user_states(vectors, cases, split) for cases in (split.valid, split.test)),
                          model={"items": items, "users": model.users.detach().cpu().numpy()})

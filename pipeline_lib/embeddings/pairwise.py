@@ -17,19 +17,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
-from pipeline_lib.decoding.grounding import ground
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import kept_row, validation_rows
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import EPOCH_FIGURE, best_items, ranking_figures, validation_rows
 
 log = logging.getLogger(__name__)
-VALIDATION_K = 10
-VALIDATION_BATCH = 1024
 CLIP_NORM = 100.0  # far above what a mean over triples reaches: a guard, not a setting
 
 
@@ -144,19 +140,13 @@ def fit_pairwise(model: PairwiseModel, split: Split, vectors_of: Callable[[Pairw
     training = TrainingParams(
         options.epochs, options.batch_size, options.learning_rate, weight_decay=0.0, schedule="constant",
         warmup_share=0.0, clip_norm=CLIP_NORM, validate_every=options.validate_every, patience=options.patience,
-        early_stopping=f"ndcg@{VALIDATION_K}")
+        early_stopping=EPOCH_FIGURE)
     log.info("%d users, %d items, %d different interactions, %d validation users", len(model.users), split.num_items,
              len(pairs), len(cases))
     return fit(model, batches=batches, collate=lambda batch: {"triples": torch.from_numpy(batch)},
                validate=torch.inference_mode()(lambda network: _measure(vectors_of(network), cases, split,
                                                                         options.filter_history)),
                held_out=cases, params=training, checkpoints=checkpoints, accelerator=accelerator)
-
-
-def best_row(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The epoch that was kept: its number and what was measured on validation users."""
-    best = kept_row(rows, f"ndcg@{VALIDATION_K}")
-    return {"best_epoch": best["epoch"], **{name: value for name, value in best.items() if name.startswith("valid_")}}
 
 
 def count_users(split: Split) -> int:
@@ -225,12 +215,6 @@ def distinct_values(histories: Ragged) -> Ragged:
 
 def _measure(vectors: Vectors, cases: Cases, split: Split, filter_history: bool) -> dict[str, float]:
     """NDCG and recall of the best items of each case."""
-    users = user_states(vectors, cases, split)[cases.users]
-    found = []
-    for start in range(0, len(cases), VALIDATION_BATCH):
-        rows = np.arange(start, min(start + VALIDATION_BATCH, len(cases)))
-        items, _ = ground(torch.from_numpy(users[rows]).to(vectors.items.device), vectors.items, VALIDATION_K,
-                          excluded=cases.histories.take(rows) if filter_history else None)
-        found += [ranked[ranked >= 0] for ranked in items.cpu().numpy()]
-    measured = ranking_metrics(Ragged.from_rows(found), cases.targets, (VALIDATION_K,))
-    return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+    users = torch.from_numpy(user_states(vectors, cases, split)[cases.users])
+    lists = best_items(users, vectors.items, cases.histories if filter_history else None)
+    return ranking_figures(lists, cases.targets)

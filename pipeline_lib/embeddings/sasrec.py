@@ -19,20 +19,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.causal_transformer import CausalTransformer
-from pipeline_lib.decoding.grounding import ground
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import kept_row, validation_rows
+from pipeline_lib.training.early_stopping import training_summary
 from pipeline_lib.training.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import EPOCH_FIGURE, best_items, ranking_figures, validation_rows
 
 log = logging.getLogger(__name__)
-VALIDATION_K = 10
 ENCODED_TOGETHER = 256  # histories
 BUCKET_BATCHES = 50
 CLIP_NORM = 5.0
@@ -186,24 +184,15 @@ def collate(inputs: Ragged, labels: Ragged, batch: np.ndarray) -> dict[str, Tens
 
 def validate(network: SASRec, cases: Cases, filter_history: bool) -> dict[str, float]:
     """NDCG and recall of the ten best items, for cases with a history, which the lists may leave out."""
-    device, users, found = network.items.weight.device, network.encode(cases.histories), []
-    for rows in np.split(np.arange(len(cases)), range(ENCODED_TOGETHER, len(cases), ENCODED_TOGETHER)):
-        excluded = cases.histories.take(rows) if filter_history else None
-        found.append(ground(users[torch.from_numpy(rows)].to(device), network.items.weight.detach(), VALIDATION_K,
-                            excluded=excluded)[0].cpu().numpy())
-    best = np.concatenate(found)
-    offsets = np.concatenate([[0], np.cumsum((best >= 0).sum(axis=1))])
-    ranked = Ragged(best[best >= 0].astype(np.int32), offsets)
-    measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
-    return {name: float(measured[name].mean()) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+    lists = best_items(network.encode(cases.histories), network.items.weight.detach(),
+                       cases.histories if filter_history else None)
+    return ranking_figures(lists, cases.targets)
 
 
 def _meta(split: Split, config: Config, rows: list[dict[str, float]]) -> dict[str, Any]:
-    best = kept_row(rows, f"ndcg@{VALIDATION_K}")
-    figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     never_trained = np.bincount(split.train.values, minlength=split.num_items) == 0
-    return {"source": "sasrec", "dimensions": config.dimensions, "options": asdict(config), "best_epoch": best["epoch"],
-            "validation": figures, "untrained_items": int(never_trained.sum()), "training": rows}
+    return {"source": "sasrec", "dimensions": config.dimensions, "options": asdict(config),
+            "untrained_items": int(never_trained.sum()), **training_summary(rows, EPOCH_FIGURE)}
 
 
 def _user_vectors(network: SASRec, cases: Cases, num_users: int) -> np.ndarray:
@@ -217,7 +206,7 @@ def _training_params(config: Config) -> TrainingParams:
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, schedule="constant", warmup_share=0.0, clip_norm=CLIP_NORM,
         bucket_batches=BUCKET_BATCHES, validate_every=config.validate_every, validate_users=config.validate_users,
-        patience=config.patience, early_stopping=f"ndcg@{VALIDATION_K}")
+        patience=config.patience, early_stopping=EPOCH_FIGURE)
 
 
 def check_config(config: Config) -> None:

@@ -17,16 +17,14 @@ from torch import Tensor, nn
 from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.backbones.t5 import T5Decoder, build_t5
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.records import Cases, Examples, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.code_tokens import END, PAD, Vocabulary
-from pipeline_lib.training.early_stopping import validation_rows
+from pipeline_lib.training.validation import VALIDATION_K, mean_loss, ranking_figures, validation_rows
 
 IGNORED = -100
-VALIDATION_K = 10
 Collate = Callable[[Examples, np.ndarray], dict[str, Tensor]]
 
 
@@ -149,22 +147,10 @@ def validate_network(network: CodeSeq2Seq, examples: Examples, cases: Cases, cod
                      seed: int) -> dict[str, float]:
     """Loss a token, and NDCG and recall of the best ten items unless ``training.early_stopping`` is ``loss``."""
     decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K, filter_history=split.filter_history)
-    figures = {"loss": _mean_loss(network, examples, decode.batch_size, collate, accelerator)}
+    batches = (collate(examples, rows) for rows in in_order_batches(examples.histories.lengths, decode.batch_size))
+    figures = {"loss": mean_loss(network, batches, accelerator)}
     if training.early_stopping != "loss":
         decoder = make_decoder(codes, network.vocabulary.level_sizes, split, decode, accelerator, seed)
         ranked = Ranker(network, decoder, decode.batch_size, collate, accelerator).rank(examples, cases)
-        measured = ranking_metrics(ranked.rankings[0].items, cases.targets, (VALIDATION_K,))
-        figures |= {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+        figures |= ranking_figures(ranked.rankings[0].items, cases.targets)
     return figures
-
-
-@torch.inference_mode()
-def _mean_loss(network: CodeSeq2Seq, examples: Examples, batch_size: int, collate: Collate,
-               accelerator: Accelerator) -> float:
-    sums = torch.zeros(2, dtype=torch.float64)
-    for rows in in_order_batches(examples.histories.lengths, batch_size):
-        batch = {name: value.to(accelerator.device) for name, value in collate(examples, rows).items()}
-        with accelerator.autocast():
-            loss, count = network(batch)
-        sums += torch.tensor([loss.item(), count.item()], dtype=torch.float64)
-    return float(sums[0] / sums[1])

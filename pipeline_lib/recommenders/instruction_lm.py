@@ -21,10 +21,9 @@ from pipeline_lib.backbones.causal_decoder import CausalDecoder
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, merge_lora, restore_backbone, save_backbone
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, search_cases
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.parsing import parse
-from pipeline_lib.recommenders.code_seq2seq import VALIDATION_K, make_decoder, validation_sample
+from pipeline_lib.recommenders.code_seq2seq import make_decoder, validation_sample
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors
 from pipeline_lib.recommenders.instruction_network import STARTS, InstructionLM, item_texts, starting_lm
 from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
@@ -36,6 +35,7 @@ from pipeline_lib.sequences.instructions import (
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import no_better
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import VALIDATION_K, mean_loss, ranking_figures
 
 log = logging.getLogger(__name__)
 WARN_ABOVE = 0.05  # share of the items of histories that have no room in a sequence
@@ -210,26 +210,14 @@ def _validate(network: InstructionLM, instructions: Instructions, examples: Exam
     """Loss a token of the target, and NDCG and recall of the best ten items unless epochs are chosen by loss."""
     decode = DecodeParams("beam", beam_size=VALIDATION_K, top_k=VALIDATION_K,
                           filter_history=inputs.split.filter_history)
-    figures = {"loss": _mean_loss(network, instructions, examples, decode.batch_size, accelerator, seed)}
+    tasks = TaskBatches(instructions, examples, (NEXT_ITEM,), every_item=False, batch_size=decode.batch_size,
+                        bucket_batches=1, seed=seed)
+    batches = (tasks.collate(rows) for rows in in_order_batches(examples.histories.lengths, decode.batch_size))
+    figures = {"loss": mean_loss(network, batches, accelerator)}
     if training.early_stopping != "loss":
         ranked = _ranker(network, instructions, inputs, decode, accelerator, seed).rank(examples, cases)
-        measured = ranking_metrics(ranked.rankings[0].items, cases.targets, (VALIDATION_K,))
-        figures |= {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+        figures |= ranking_figures(ranked.rankings[0].items, cases.targets)
     return figures
-
-
-@torch.inference_mode()
-def _mean_loss(network: InstructionLM, instructions: Instructions, examples: Examples, batch_size: int,
-               accelerator: Accelerator, seed: int) -> float:
-    batches = TaskBatches(instructions, examples, (NEXT_ITEM,), every_item=False, batch_size=batch_size,
-                          bucket_batches=1, seed=seed)
-    sums = torch.zeros(2, dtype=torch.float64)
-    for rows in in_order_batches(examples.histories.lengths, batch_size):
-        batch = {name: value.to(accelerator.device) for name, value in batches.collate(rows).items()}
-        with accelerator.autocast():
-            loss, count = network(batch)
-        sums += torch.tensor([loss.item(), count.item()], dtype=torch.float64)
-    return float(sums[0] / sums[1])
 
 
 def _ranker(network: InstructionLM, instructions: Instructions, inputs: RecommenderInputs, decode: DecodeParams,

@@ -27,7 +27,6 @@ from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer
 from pipeline_lib.decoding.grounding import SIMILARITIES
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.recommenders.prompted_batches import (
     PROMPTS, Prompter, TrainingBatches, add_code_tokens, make_prompter, prompt_tokenizer,
@@ -37,12 +36,11 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.prompts import DECODER_SENTENCE
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.item_losses import full_softmax_loss
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import VALIDATION_K, ranking_figures, validation_rows
 
 log = logging.getLogger(__name__)
-VALIDATION_K = 10
 EPSILON = 1e-12
 
 
@@ -233,8 +231,7 @@ def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, case
     grounder = _grounder(inputs, decode, network.config.similarity, accelerator, seed)
     ranker = Ranker(network, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
     ranked = ranker.rank(examples, cases, "valid").rankings[0].items
-    measured = ranking_metrics(ranked, cases.targets, (VALIDATION_K,))
-    return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+    return ranking_figures(ranked, cases.targets)
 
 
 def _grounder(inputs: RecommenderInputs, decode: DecodeParams, similarity: str, accelerator: Accelerator,

@@ -30,8 +30,8 @@ from pipeline_lib.sequences.batches import length_bucketed_batches
 from pipeline_lib.sequences.prompts import code_tokens
 from pipeline_lib.sequences.yes_no_prompts import NO, WORDS, YES, YesNoPrompts, compile_yes_no_prompts, text_tokens
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import validation_rows
 
 log = logging.getLogger(__name__)
 KS = (1, 5, 10)

@@ -26,15 +26,13 @@ from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.set_backbones import new_backbone, saved_backbone
 from pipeline_lib.recommenders.set_batches import packed_rows, single_rows
 from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_weights
-from pipeline_lib.recommenders.set_validation import (
-    VALIDATION_K, Held, answers_to, validate_at, validate_betas, weighted,
-)
+from pipeline_lib.recommenders.set_validation import Held, answers_to, validate_at, validate_betas, weighted
 from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.early_stopping import validation_rows
 from pipeline_lib.training.loop import fit
+from pipeline_lib.training.validation import EPOCH_FIGURE, validation_rows
 
 log = logging.getLogger(__name__)
 MIDDLE = 0.5  # the beta that epochs are compared at while it is to be chosen
@@ -113,7 +111,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
         collate=rows.collate, validate=lambda trained: validate_at(trained, held, beta, accelerator),
         held_out=held.cases, params=training, checkpoints=checkpoints, accelerator=accelerator)
     table = validate_betas(network, held, accelerator) if len(held.cases) else []
-    chosen = max(table, key=lambda row: row[f"ndcg@{VALIDATION_K}"])["beta"] if config.beta is None else config.beta
+    chosen = max(table, key=lambda row: row[EPOCH_FIGURE])["beta"] if config.beta is None else config.beta
     log.info("beta %.1f, %s on validation users", chosen, "the best" if config.beta is None else "as given")
     with torch.inference_mode():
         corpus = network.eval().corpus().cpu().numpy()

@@ -6,21 +6,18 @@ Source: Lin et al. 2025, equation 7. The released code chooses beta on test user
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline_lib.decoding.grounding import ground
-from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.recommenders.set_batches import item_tensors
 from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_weights
 from pipeline_lib.records import Cases
 from pipeline_lib.sequences.batches import in_order_batches
+from pipeline_lib.training.validation import best_items, ranking_figures
 
 BETAS = tuple(step / 10 for step in range(11))
-VALIDATION_K = 10
 ENCODED_TOGETHER = 256
 
 
@@ -78,13 +75,6 @@ def _answers(network: SetQueryNetwork, held: Held, accelerator: Accelerator) -> 
 
 def _figures(answers: Tensor, table: Tensor, held: Held, beta: float, tokens: int) -> dict[str, float]:
     """NDCG and recall of the ten best items."""
-    cases = held.cases
-    weights, items, found = dimension_weights(beta, table.shape[1], tokens).to(table.device), table.flatten(1), []
-    for rows in np.split(np.arange(len(cases)), range(ENCODED_TOGETHER, len(cases), ENCODED_TOGETHER)):
-        users = weighted(answers[torch.from_numpy(rows).to(table.device)], weights)
-        excluded = cases.histories.take(rows) if held.filter_history else None
-        found.append(ground(users, items, VALIDATION_K, excluded=excluded)[0].cpu().numpy())
-    best = np.concatenate(found)
-    offsets = np.concatenate([[0], np.cumsum((best >= 0).sum(axis=1))])
-    measured = ranking_metrics(Ragged(best[best >= 0].astype(np.int32), offsets), cases.targets, (VALIDATION_K,))
-    return {name: float(np.mean(measured[name])) for name in (f"ndcg@{VALIDATION_K}", f"recall@{VALIDATION_K}")}
+    users = weighted(answers, dimension_weights(beta, table.shape[1], tokens).to(table.device))
+    lists = best_items(users, table.flatten(1), held.cases.histories if held.filter_history else None)
+    return ranking_figures(lists, held.cases.targets)

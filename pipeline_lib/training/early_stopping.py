@@ -5,10 +5,9 @@ Where nobody is held out to validate on (``split.refit``), nothing is measured: 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-
-from pipeline_lib.seeding import numpy_generator
 
 
 @dataclass
@@ -50,6 +49,13 @@ def kept_row(rows: Sequence[dict[str, float]], figure: str) -> dict[str, float]:
     return max(validated, key=lambda row: best_figure([row], figure), default=rows[-1])
 
 
+def training_summary(rows: Sequence[dict[str, float]], figure: str) -> dict[str, Any]:
+    """What an embedding source says of its training: the kept epoch, its validation figures, and all rows."""
+    kept = kept_row(rows, figure)
+    validation = {name.removeprefix("valid_"): value for name, value in kept.items() if name.startswith("valid_")}
+    return {"best_epoch": kept["epoch"], "validation": validation, "training": list(rows)}
+
+
 def best_figure(rows: Sequence[dict[str, float]], figure: str) -> float:
     """The best validation figure of some epochs, larger being better; -inf where none was validated."""
     sign = -1 if figure == "loss" else 1
@@ -59,10 +65,3 @@ def best_figure(rows: Sequence[dict[str, float]], figure: str) -> float:
 def no_better(later: Sequence[dict[str, float]], earlier: Sequence[dict[str, float]], figure: str) -> bool:
     """Whether later epochs were validated, and none of them is better than the best of the earlier ones."""
     return -np.inf < best_figure(later, figure) <= best_figure(earlier, figure)
-
-
-def validation_rows(rows: np.ndarray, users: int | None, seed: int) -> np.ndarray:
-    """A fixed sample of ``users`` of the ``rows`` that can be validated on, in order; None for all of them."""
-    if users is None or users >= len(rows):
-        return rows
-    return np.sort(numpy_generator(seed, "validation users").permutation(rows)[:users])

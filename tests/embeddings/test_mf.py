@@ -67,14 +67,14 @@ def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(tmp_path, filter
     split = block_split()
     repeated = dataclasses.replace(split.valid, targets=split.valid.histories.last(1))
     embedding = embed(dataclasses.replace(split, valid=repeated), tmp_path, epochs=3, filter_history=filter_history)
-    assert (embedding.meta["valid_recall@10"] == 0) == filter_history
+    assert (embedding.meta["validation"]["recall@10"] == 0) == filter_history
 
 
 def test_users_find_the_rest_of_their_block(tmp_path):
     split = block_split()
     embedding = embed(split, tmp_path)
     assert recall_of_held_out(embedding, split) > 0.9  # by chance 2 of 26
-    assert embedding.meta["valid_ndcg@10"] == max(row.get("valid_ndcg@10", 0) for row in embedding.meta["training"])
+    assert embedding.meta["validation"]["ndcg@10"] == max(row.get("valid_ndcg@10", 0) for row in embedding.meta["training"])
 
 
 def test_one_seed_gives_the_same_bytes_and_another_others(tmp_path):
@@ -137,7 +137,8 @@ def test_a_fit_resumes_after_a_kill(tmp_path):
 def test_fewer_validation_users_still_choose_an_epoch(tmp_path):
     embedding = embed(block_split(), tmp_path, epochs=3, validate_users=5)
     assert embedding.meta["best_epoch"] == 3
-    assert embedding.meta["valid_recall@10"] * 5 == pytest.approx(round(embedding.meta["valid_recall@10"] * 5))
+    found = embedding.meta["validation"]["recall@10"] * 5
+    assert found == pytest.approx(round(found))
 
 
 def test_with_nobody_held_out_the_last_epoch_is_kept(tmp_path):
