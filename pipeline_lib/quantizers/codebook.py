@@ -27,6 +27,8 @@ def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
     if vectors.shape[-1] != codebook.shape[-1]:
         raise ValueError(f"vectors have {vectors.shape[-1]} dimensions but codebooks have {codebook.shape[-1]}; "
                          "were they trained on another embedding?")
+    centre = codebook.detach().mean(dim=0)  # far from the origin the squares below would cancel
+    vectors, codebook = vectors - centre, codebook - centre
     squares = vectors.square().sum(dim=-1, keepdim=True) + codebook.square().sum(dim=-1)
     return (squares - 2 * vectors @ codebook.T).clamp_min(0)
 

@@ -24,6 +24,19 @@ def test_nearest_codeword_equals_a_search_one_by_one(generator, monkeypatch):
     assert nearest_codeword(vectors, codebook).tolist() == slow
 
 
+def test_vectors_far_from_the_origin_keep_their_distances_and_gradients(generator):
+    """As of encoders whose vectors have a large part in common; without a centre the squares cancel."""
+    vectors, codebook = (1000 + torch.randn(rows, 5, generator=generator) for rows in (200, 64))
+    exact = torch.cdist(vectors.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    torch.testing.assert_close(squared_distances(vectors, codebook).double(), exact, rtol=1e-3, atol=1e-3)
+    assert torch.equal(nearest_codeword(vectors, codebook), exact.argmin(dim=1))
+    leaves = vectors[:3].clone().requires_grad_(), codebook[:4].clone().requires_grad_()
+    squared_distances(*leaves).sum().backward()
+    for leaf, other in (leaves, leaves[::-1]):
+        expected = 2 * (len(other) * leaf.detach() - other.detach().sum(dim=0))
+        torch.testing.assert_close(leaf.grad, expected, rtol=1e-3, atol=1e-2)
+
+
 def test_straight_through_has_the_codeword_s_bits_and_the_vector_s_gradient(generator):
     vectors = torch.randn(6, 3, generator=generator, requires_grad=True)
     codewords = torch.randn(6, 3, generator=generator, requires_grad=True)
