@@ -43,6 +43,25 @@ def test_every_ablation_of_a_paper_is_a_possible_pipeline_that_differs(paper, ab
     assert effective_params(params) != effective_params(whole)
 
 
+OTHER_CODES = ("random_codes", "rqkmeans", "no_dense_tokenizer")
+
+
+@pytest.mark.parametrize(("paper", "ablation"), [(paper, name) for paper, names in ABLATIONS.items() for name in names
+                                                 if name in OTHER_CODES and paper != "p5_cid"])
+def test_an_ablation_of_the_codes_leaves_an_item_as_many(paper, ablation):
+    """Those of P5-CID vary in length. STORE has a code a dense token."""
+    whole, params = (params_of(f"paper={paper}", "scale=paper", f"ablation={name}") for name in ("none", ablation))
+    dense = whole.tokenizer.kind == "kmeans"
+    codes = whole.embed.options["dense"].values["tokens"] if dense else whole.tokenizer.options.values["levels"]
+    assert params.tokenizer.options.values["levels"] == codes
+
+
+@pytest.mark.parametrize("paper", ["letter", "tokenrec"])
+def test_a_paper_s_epochs_of_its_tokenizer_are_all_trained(paper):
+    options = params_of(f"paper={paper}", "scale=paper").tokenizer.options.values
+    assert options["patience"] >= options["epochs"] >= 1000
+
+
 @pytest.mark.parametrize(("ablation", "paper"), STRANGERS.items())
 def test_an_ablation_of_another_paper_is_refused_in_one_line(ablation, paper):
     with pytest.raises(ValueError, match=f"ablation={ablation} is not one of paper={paper}, whose .* none") as caught:
