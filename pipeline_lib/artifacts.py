@@ -148,6 +148,12 @@ def read_item_vectors(folder: Path, num_items: int) -> np.ndarray:
     return vectors
 
 
+def _read_both_vectors(vectors: Path, cf_vectors: Path, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """`read_item_vectors` of two folders; one array where both are the same."""
+    read = read_item_vectors(vectors, num_items)
+    return read, read if cf_vectors == vectors else read_item_vectors(cf_vectors, num_items)
+
+
 def read_embedding_model(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What embeds a new item or user: tensors and JSON of the folder model/, empty for a source that needs neither."""
     if not (folder / "model").exists():
@@ -166,8 +172,8 @@ def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
 
 def read_tokenizer_inputs(vectors: Path, cf_vectors: Path, split: Path, items: Path) -> TokenizerInputs:
     catalogue, held = read_catalogue(items), read_split(split)
-    return TokenizerInputs(read_item_vectors(vectors, len(catalogue)), read_item_vectors(cf_vectors, len(catalogue)),
-                           held.train, catalogue.attributes, read_user_vectors(vectors), held.train_users)
+    return TokenizerInputs(*_read_both_vectors(vectors, cf_vectors, len(catalogue)), held.train, catalogue.attributes,
+                           read_user_vectors(vectors), held.train_users)
 
 
 def write_identifiers(folder: Path, identifiers: Identifiers) -> None:
@@ -244,8 +250,8 @@ def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vec
     held, texts = read_split(split), sequences / "items.parquet"
     return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet", held.num_items) for name in parts},
                              read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
-                             *(read_item_vectors(folder, held.num_items).reshape(held.num_items, -1)
-                               for folder in (vectors, cf_vectors)),
+                             *(read.reshape(held.num_items, -1)
+                               for read in _read_both_vectors(vectors, cf_vectors, held.num_items)),
                              read_user_vectors(vectors), *read_embedding_model(vectors),
                              read_catalogue(texts) if texts.exists() else None)
 

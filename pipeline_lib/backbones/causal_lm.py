@@ -67,7 +67,8 @@ def load_causal_lm(name_or_folder: str) -> PreTrainedModel:
     """A pretrained model in float32, from safetensors only and without remote code.
 
     Raises:
-        ValueError: if there is none, it cannot be downloaded, or its word vectors are not as wide as its states.
+        ValueError: if there is none, it cannot be downloaded, its word vectors are not as wide as its states, or the
+            logits of its words have a bias.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(name_or_folder, use_safetensors=True, trust_remote_code=False,
@@ -76,6 +77,9 @@ def load_causal_lm(name_or_folder: str) -> PreTrainedModel:
         raise ValueError(f"no causal LM with safetensors weights at {name_or_folder} ({str(error).splitlines()[0]}); "
                          "give a local folder as backbone.pretrained, or set it to null to build one from the "
                          "sizes") from error
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"{name_or_folder} adds a bias to the logits of words, which losses here leave out; take a model "
+                         "without, such as facebook/opt-125m")
     words, states = model.get_input_embeddings().embedding_dim, model.config.hidden_size
     if words != states:  # OPT-350M: a state cannot be fed back as an input
         raise ValueError(f"{name_or_folder} has word vectors of {words} dimensions but states of {states}; take a "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline_lib.backbones.empty_share import no_rows
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 
 CONTENT, TOKEN, PLACEHOLDER, TASK = range(4)
 
@@ -43,12 +44,13 @@ class DenseTokenLM(nn.Module):
         if not len(batch["text"]):  # a process may get no row of a batch, and a text no task
             return no_rows(self)
         labels = batch["answers"][answered(batch)]
-        return F.cross_entropy(self.logits(batch).float(), labels, reduction="sum"), len(labels)
+        head = self.model.get_output_embeddings().weight  # logits of all answers at once would be gigabytes
+        return full_softmax_loss(self.answer_states(batch), head, labels), len(labels)
 
-    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """``(P, V)``: what is predicted for the answer tokens, task after task."""
+    def answer_states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """``(P, D)``: the states that the answer tokens are predicted from, task after task."""
         dense = self.encode(batch["content"], batch["content_lengths"])
-        return self.task_logits(dense[batch["text"]], batch)
+        return self.task_states(dense[batch["text"]], batch)
 
     def encode(self, content: Tensor, lengths: Tensor) -> Tensor:
         """Dense tokens ``(B, v, D)`` of ``content (B, C)``, the first ``lengths (B,)`` of each row; any may be 0."""
@@ -59,10 +61,9 @@ class DenseTokenLM(nn.Module):
         words = words.index_put((rows, at), self.dense_tokens.expand(len(content), -1, -1).to(words.dtype))
         return self.states(words)[rows, at]
 
-    def task_logits(self, dense: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """``(P, V)``, from dense tokens ``(S, v, D)`` and, of the batch, the tasks alone."""
-        states = self.states(self.task_inputs(dense, batch))[:, dense.shape[1] :]
-        return self.model.get_output_embeddings()(states[answered(batch)])
+    def task_states(self, dense: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """``(P, D)``, from dense tokens ``(S, v, D)`` and, of the batch, the tasks alone."""
+        return self.states(self.task_inputs(dense, batch))[:, dense.shape[1] :][answered(batch)]
 
     def task_inputs(self, dense: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """``(S, v + A, D)``: placeholders, the task's token, the answer without its last token."""

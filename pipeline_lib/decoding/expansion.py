@@ -34,7 +34,7 @@ def rank_items(beams: Beams, trie: Trie, *, top_k: int, order: np.ndarray,
     if excluded is not None and len(excluded) != num_users:
         raise ValueError(f"excluded items are given for {len(excluded)} users, but beams for {num_users}")
     users, places = np.nonzero(leaves >= 0)
-    hypotheses = Ragged(trie.items.cpu().numpy(), trie.item_offsets.cpu().numpy()).take(leaves[users, places])
+    hypotheses = trie.items_of_leaves.take(leaves[users, places])
     hypothesis, items = hypotheses.row_of_value, hypotheses.values
 
     sorting = np.argsort(hypothesis * num_items + order[items])
@@ -56,8 +56,7 @@ def rank_items(beams: Beams, trie: Trie, *, top_k: int, order: np.ndarray,
 def count_items(beams: Beams, trie: Trie) -> np.ndarray:
     """``(B,)`` int64: how many items each user's hypotheses stand for, none of them excluded."""
     leaves = beams.leaves.cpu().numpy()
-    sizes = np.diff(trie.item_offsets.cpu().numpy())
-    return np.where(leaves >= 0, sizes[leaves.clip(min=0)], 0).sum(axis=1)
+    return np.where(leaves >= 0, trie.items_of_leaves.lengths[leaves.clip(min=0)], 0).sum(axis=1)
 
 
 def replace_lists(lists: tuple[Ragged, np.ndarray], rows: np.ndarray,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -67,7 +68,7 @@ class Grounder:
     """How vectors become ranked items.
 
     Args:
-        items: ``(N, D)``, in a shuffled order, so that how ties fall says nothing about items.
+        items: ``(N, D)``, in a shuffled order, so that how ties fall says nothing about items; of length 1 for ``cosine``.
         numbers: ``(N,)`` int, the item that each row of ``items`` is.
         allowed: for each set of candidates, ``(N,)`` bool over the rows of ``items``, or None for all.
         similarity: ``dot`` or ``cosine``.
@@ -94,8 +95,9 @@ class Grounder:
     def rank_exactly(self, users: Tensor, candidates: str, excluded: Ragged | None) -> tuple[Ragged, np.ndarray]:
         if excluded is not None:
             excluded = Ragged(self._places[excluded.values].astype(np.int32), excluded.offsets)
-        places, scores = ground(users, self.items, self.top_k, similarity=self.similarity,
-                                allowed=self.allowed[candidates], excluded=excluded)
+        if self.similarity == "cosine":
+            users = F.normalize(users, dim=-1)
+        places, scores = ground(users, self.items, self.top_k, allowed=self.allowed[candidates], excluded=excluded)
         places = places.cpu().numpy()
         return _rows_of(np.where(places < 0, -1, self.numbers[places])), scores.cpu().numpy()[places >= 0]
 
@@ -142,8 +144,10 @@ def make_grounder(items: np.ndarray, split: Split, decode: DecodeParams, similar
     sets = _candidate_sets(split.parts if decode.candidate_sets else {}, len(items))
     allowed = {name: None if name == "all" else torch.from_numpy(mask[order]).to(device) for name, mask in sets.items()}
     index = None if decode.index is None else build_index(items[order], decode.index, similarity, order)
-    return Grounder(torch.from_numpy(items[order]).to(device), order, allowed, similarity, decode.top_k,
-                    decode.filter_history, index)
+    table = torch.from_numpy(items[order]).to(device)
+    if similarity == "cosine":
+        table = F.normalize(table, dim=-1)  # once, not for every batch of users
+    return Grounder(table, order, allowed, similarity, decode.top_k, decode.filter_history, index)
 
 
 def candidate_tries(codes: np.ndarray, level_sizes: tuple[int, ...], parts: Mapping[str, np.ndarray],

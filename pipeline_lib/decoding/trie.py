@@ -14,10 +14,13 @@ before each byte, so that the child of a node is found by counting bits within o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pipeline_lib.ragged import Ragged
 
 BITS = 8
 
@@ -58,6 +61,11 @@ class Trie:
     def has_ends(self) -> bool:
         """Whether identifiers differ in length, so that the last choice of a level is the end."""
         return self.num_choices != self.level_sizes
+
+    @cached_property
+    def items_of_leaves(self) -> Ragged:
+        """A row of items a leaf, beside the tensors: lists are written out on the CPU."""
+        return Ragged(self.items.cpu().numpy(), self.item_offsets.cpu().numpy())
 
     @property
     def device(self) -> torch.device:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, load_backbone, restore_backbone, save_backbone
 from pipeline_lib.backbones.dense_tokens import DenseTokenLM, answered
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.embeddings.attribute_tasks import AttributeTasks, attribute_tasks, choose_attributes, training_texts
 from pipeline_lib.params import TrainingParams
@@ -34,6 +34,7 @@ from pipeline_lib.training.loop import fit
 log = logging.getLogger(__name__)
 BUCKET_BATCHES = 20
 ENCODED_TOGETHER = 128  # items
+PREDICTED_TOGETHER = 1024  # tokens, with the logits of a whole vocabulary each
 EXAMPLES = 10  # items whose answers meta.json shows
 
 
@@ -142,14 +143,15 @@ def encode(network: DenseTokenLM, content: Ragged) -> np.ndarray:
 @torch.no_grad()
 def validate(network: DenseTokenLM, tasks: AttributeTasks, items: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Cross entropy an answer token of the items' tasks, and the share of tokens told right, by attribute."""
-    device, loss = network.dense_tokens.device, 0.0
+    device, head, loss = network.dense_tokens.device, network.model.get_output_embeddings(), 0.0
     right, count = np.zeros((2, len(names)))
     for rows in in_order_batches(tasks.lengths[items], ENCODED_TOGETHER):
         batch = {name: values.to(device) for name, values in tasks.collate(items[rows]).items()}
-        logits, real = network.logits(batch).float(), answered(batch)
-        labels, kinds = batch["answers"][real], batch["kind"].repeat_interleave(batch["answer_lengths"]).cpu().numpy()
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        right += np.bincount(kinds, (logits.argmax(dim=-1) == labels).cpu().numpy(), minlength=len(names))
+        states, labels = network.answer_states(batch), batch["answers"][answered(batch)]
+        kinds = batch["kind"].repeat_interleave(batch["answer_lengths"]).cpu().numpy()
+        loss += float(full_softmax_loss(states, head.weight, labels))
+        said = torch.cat([head(part).argmax(dim=-1) for part in states.split(PREDICTED_TOGETHER)])
+        right += np.bincount(kinds, (said == labels).cpu().numpy(), minlength=len(names))
         count += np.bincount(kinds, minlength=len(names))
     return {"loss": loss / float(count.sum()),
             **{f"accuracy_{name}": float(right[kind] / count[kind]) for kind, name in enumerate(names) if count[kind]}}

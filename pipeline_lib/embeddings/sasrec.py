@@ -26,7 +26,7 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import training_summary
-from pipeline_lib.training.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
+from pipeline_lib.backbones.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.training.loop import fit
 from pipeline_lib.training.validation import EPOCH_FIGURE, best_items, ranking_figures, validation_rows
 

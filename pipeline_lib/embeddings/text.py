@@ -119,19 +119,22 @@ def _vectorizer(ngram_max: int, min_count: int, terms: Mapping[str, int] | None 
 
 
 def _encode(texts: Sequence[str], config: Config, checkpoints: Checkpoints, accelerator: Accelerator) -> np.ndarray:
-    """Encode in chunks; a killed run goes on after the last whole chunk."""
+    """Encode in chunks, each with a checkpoint of its own; a killed run goes on after the last whole one."""
     encoder = _load_encoder(config.encoder, accelerator.device)
-    found = checkpoints.load()
-    done = found[0]["vectors"] if found else torch.empty(0)
-    step = config.batch_size * CHUNK
-    for start in tqdm(range(len(done), len(texts), step), desc="encoding", unit="chunk", leave=False, mininterval=1.0,
+    step, parts = config.batch_size * CHUNK, []
+    for start in tqdm(range(0, len(texts), step), desc="encoding", unit="chunk", leave=False, mininterval=1.0,
                       disable=None):
-        part = encoder.encode(list(texts[start : start + step]), batch_size=config.batch_size, convert_to_tensor=True,
-                              show_progress_bar=False)
-        done = torch.cat([done, part.float().cpu()]) if len(done) else part.float().cpu()
+        chunk = checkpoints.part(f"items-{start}")
+        found = chunk.load()
+        if found:
+            parts.append(found[0]["vectors"])
+            continue
+        vectors = encoder.encode(list(texts[start : start + step]), batch_size=config.batch_size,
+                                 convert_to_tensor=True, show_progress_bar=False)
+        parts.append(vectors.float().cpu())
         if accelerator.is_main_process:
-            checkpoints.save({"vectors": done}, {"encoder": config.encoder})
-    return done.numpy()
+            chunk.save({"vectors": parts[-1]}, {})
+    return torch.cat(parts).numpy()
 
 
 def _load_encoder(name: str, device: torch.device):

@@ -6,7 +6,7 @@ Shapes: N vectors, D dimensions, L levels, K codewords per level.
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class Regulariser(Protocol):
     """Losses beside the model's own; ``weights``: what each of them counts, by name."""
 
     weights: Mapping[str, float]
+
+    def to(self, device: torch.device) -> Any:
+        """Move to the device of the model, before training."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """What is trained together with the model; none of the model's own."""

@@ -68,15 +68,15 @@ class JointModel(nn.Module):
 
     def batch_of(self, examples: Examples, rows: np.ndarray) -> dict[str, Tensor]:
         """Token ids under the present codes, and the first row of each different target."""
-        histories = torch.from_numpy(examples.histories.take(rows).padded(NO_ITEM)).long()
-        targets = torch.from_numpy(examples.targets.values[examples.targets.offsets[:-1][rows]]).long()
-        codes, offsets = self.codes.cpu(), self.offsets.cpu()
-        tokens = codes[histories.clamp(min=0)] + offsets
+        histories = torch.from_numpy(examples.histories.take(rows).padded(NO_ITEM)).long().to(self.codes.device)
+        items = examples.targets.values[examples.targets.offsets[:-1][rows]]
+        first = torch.from_numpy(np.sort(np.unique(items, return_index=True)[1])).to(self.codes.device)
+        targets = torch.from_numpy(items).long().to(self.codes.device)
+        tokens = self.codes[histories.clamp(min=0)] + self.offsets
         tokens = tokens.masked_fill((histories == NO_ITEM).unsqueeze(-1), PAD).flatten(1)
         ends = (tokens != PAD).sum(dim=1, keepdim=True)  # an item's tokens are none of them PAD
         tokens = nn.functional.pad(tokens, (0, 1), value=PAD).scatter(1, ends, END)
-        first = torch.from_numpy(np.sort(np.unique(targets.numpy(), return_index=True)[1]))
-        return {"input_ids": tokens, "attention_mask": (tokens != PAD).long(), "labels": codes[targets] + offsets,
+        return {"input_ids": tokens, "attention_mask": (tokens != PAD).long(), "labels": self.codes[targets] + self.offsets,
                 "first": first, "targets": targets[first]}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | int]:

@@ -153,10 +153,8 @@ class NegativeSampler:
 
     def __init__(self, split: Split, examples: Examples) -> None:
         num_items = split.num_items
-        owners = (np.repeat(split.train_users, split.train.lengths), examples.users[examples.histories.row_of_value],
-                  examples.users[examples.targets.row_of_value])
-        items = np.concatenate([split.train.values, examples.histories.values, examples.targets.values])
-        pairs = np.unique(np.concatenate(owners).astype(np.int64) * num_items + items)
+        owners = np.repeat(split.train_users, split.train.lengths).astype(np.int64)
+        pairs = np.unique(owners * num_items + split.train.values)
         users, rows = np.unique(pairs // num_items, return_inverse=True)
         self.free = FreeItems(rows * num_items + pairs % num_items, len(users), num_items)
         full = users[self.free.counts == 0]

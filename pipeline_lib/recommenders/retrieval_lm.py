@@ -36,7 +36,7 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.prompts import DECODER_SENTENCE
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.item_losses import full_softmax_loss
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.training.loop import fit
 from pipeline_lib.training.validation import VALIDATION_K, ranking_figures, validation_rows
 
@@ -164,9 +164,16 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     held = inputs.examples["valid"].take(sample), cases.take(sample)
     log.info("%d examples, %d text and %d code tokens, %d parameters", len(inputs.examples["train"]), plain.size,
              tokenizer.size - plain.size, sum(parameter.numel() for parameter in network.parameters()))
-    rows = fit(network, batches=batches.begin, collate=batches.collate,
-               validate=lambda trained: _validate(trained, prompter, *held, inputs, accelerator, seed),
-               held_out=held[1], params=training, checkpoints=checkpoints, accelerator=accelerator)
+    decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=inputs.split.filter_history)
+    grounder = _grounder(inputs, decode, config.similarity, accelerator, seed)
+
+    def validate(trained: RetrievalLM) -> dict[str, float]:
+        """NDCG and recall of the best ten items; unseen prompts are not chosen by."""
+        ranker = Ranker(trained, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
+        return ranking_figures(ranker.rank(*held, "valid").rankings[0].items, held[1].targets)
+
+    rows = fit(network, batches=batches.begin, collate=batches.collate, validate=validate, held_out=held[1],
+               params=training, checkpoints=checkpoints, accelerator=accelerator)
     # named_parameters has tied tables once
     return Model({name: value.detach().cpu().numpy() for name, value in network.named_parameters()},
                  {"kind": "retrieval_lm", **asdict(config), "projection_hidden": list(config.projection_hidden),
@@ -222,16 +229,6 @@ def load_ranker(model: Model, inputs: RecommenderInputs, decode: DecodeParams, *
     prompter = make_prompter(tokenizer, inputs.identifiers, config.max_items, config.max_tokens)
     return Ranker(network.to(accelerator.device), prompter, decode.prompt,
                   _grounder(inputs, decode, config.similarity, accelerator, seed), decode.batch_size, accelerator)
-
-
-def _validate(network: RetrievalLM, prompter: Prompter, examples: Examples, cases: Cases, inputs: RecommenderInputs,
-              accelerator: Accelerator, seed: int) -> dict[str, float]:
-    """NDCG and recall of the best ten items; unseen prompts are not chosen by."""
-    decode = DecodeParams("ground", top_k=VALIDATION_K, filter_history=inputs.split.filter_history)
-    grounder = _grounder(inputs, decode, network.config.similarity, accelerator, seed)
-    ranker = Ranker(network, prompter, decode.prompt, grounder, decode.batch_size, accelerator)
-    ranked = ranker.rank(examples, cases, "valid").rankings[0].items
-    return ranking_figures(ranked, cases.targets)
 
 
 def _grounder(inputs: RecommenderInputs, decode: DecodeParams, similarity: str, accelerator: Accelerator,

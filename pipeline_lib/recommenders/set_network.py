@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
-from pipeline_lib.training.item_losses import full_softmax_loss
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 
 QUERY_STD = 0.02
 
@@ -42,7 +42,7 @@ class SetQueryNetwork(nn.Module):
         self.queries = nn.Parameter(queries, requires_grad=not frozen_queries)
         head = torch.empty(len(vectors), sets.set_size, sets.width).normal_(std=QUERY_STD) if free_head else None
         self.head = None if head is None else nn.Parameter(head)
-        keeps_cf = torch.ones(len(vectors)) if without_cf is None else (~without_cf).float()
+        keeps_cf = None if without_cf is None else (~without_cf).float()
         candidates = torch.arange(len(vectors)) if candidates is None else candidates
         rank = torch.full((len(vectors),), -1).index_copy(0, candidates, torch.arange(len(candidates)))
         frozen = {"vectors": vectors, "cf_vectors": cf_vectors, "keeps_cf": keeps_cf, "candidates": candidates,
@@ -65,7 +65,7 @@ class SetQueryNetwork(nn.Module):
     def corpus(self) -> Tensor:
         """The tokens of all items, ``(I, M, W)``."""
         tokens = self.sets(self.vectors, self.cf_vectors).float()  # also under autocast, as they are when users are ranked
-        if self.sets.projection is None:
+        if self.sets.projection is None or self.keeps_cf is None:
             return tokens
         return torch.cat([tokens[:, :1] * self.keeps_cf[:, None, None], tokens[:, 1:]], dim=1)
 
@@ -88,8 +88,8 @@ class SetQueryNetwork(nn.Module):
         if len(self.candidates) < len(table):
             table = table[self.candidates]
         labels = self.rank[targets]
-        return sum(full_softmax_loss(answers[:, dimension].contiguous(), table[:, dimension].contiguous(), labels)
-                   for dimension in range(table.shape[1]))
+        dimensions = zip(answers.unbind(dim=1), table.unbind(dim=1), strict=True)  # one gradient of the table, not M
+        return sum(full_softmax_loss(states.contiguous(), items.contiguous(), labels) for states, items in dimensions)
 
     def reconstruction_loss(self, corpus: Tensor, items: Tensor, seen: Tensor) -> Tensor:
         """L_AE of the items in front of each target, averaged over them, and summed over targets.

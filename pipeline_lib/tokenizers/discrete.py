@@ -3,7 +3,7 @@
 Shapes: N items, D dimensions, v vectors an item, L levels, K codewords per level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ def require_positive(values: Mapping[str, float], kind: str) -> None:
 
 
 def identifiers_of(codes: np.ndarray, level_sizes: Sequence[int], *, collisions: str, config: Mapping[str, Any],
-                   last_level_distances: np.ndarray | None = None, tensors: Mapping[str, np.ndarray] | None = None,
-                   reconstruction_error: float | None = None,
+                   last_level_distances: Callable[[], np.ndarray] | None = None,
+                   tensors: Mapping[str, np.ndarray] | None = None, reconstruction_error: float | None = None,
                    training: Sequence[Mapping[str, float]] = ()) -> Identifiers:
     """Resolve collisions, and keep a description of the codes as they were before.
 
@@ -62,9 +62,10 @@ def identifiers_of(codes: np.ndarray, level_sizes: Sequence[int], *, collisions:
         collisions: ``suffix``, ``sinkhorn`` or ``none``.
         config: what config.json shall hold, ``kind`` and the options; ``collisions`` and ``before_resolution``
             (`describe_codes` of ``codes``) are added.
-        last_level_distances: ``(N, K)``, what ``sinkhorn`` needs.
+        last_level_distances: makes ``(N, K)``, which ``sinkhorn`` alone needs.
     """
-    resolved, resolved_sizes = resolve_collisions(codes, tuple(level_sizes), collisions, last_level_distances)
+    distances = last_level_distances() if last_level_distances and collisions == "sinkhorn" else None
+    resolved, resolved_sizes = resolve_collisions(codes, tuple(level_sizes), collisions, distances)
     before = describe_codes(codes, level_sizes)
     return Identifiers(resolved, resolved_sizes, tensors or {},
                        {**config, "collisions": collisions, "before_resolution": before},

@@ -63,10 +63,11 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     codes = _nearest(projected, codebooks)
     chosen = np.stack([codebook[code] for codebook, code in zip(codebooks, codes.T)])  # (v, N, d)
     restored = (chosen @ tensors["components"] + tensors["means"][:, None]).swapaxes(0, 1)
-    distances = squared_distances(torch.from_numpy(projected[-1]), torch.from_numpy(codebooks[-1])).numpy()
     return identifiers_of(codes, (config.codebook_size,) * num_positions, collisions=collisions,
                           config={"kind": "kmeans", "shape": list(vectors.shape[1:]), **asdict(config)},
-                          last_level_distances=distances, tensors={**tensors, "codebooks": codebooks},
+                          last_level_distances=lambda: squared_distances(
+                              torch.from_numpy(projected[-1]), torch.from_numpy(codebooks[-1])).numpy(),
+                          tensors={**tensors, "codebooks": codebooks},
                           reconstruction_error=mean_squared_error(vectors.reshape(len(vectors), -1),
                                                                   restored.reshape(len(vectors), -1)))
 

@@ -25,6 +25,7 @@ from pipeline_lib.quantizers.residual_vae import scale_for
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator, torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_positive
+from pipeline_lib.training.device import chosen_device
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,9 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     vectors = flat_vectors(inputs.vectors)
     model, history = _fit(vectors, config, "items", seed)
     codes = _encode(model, vectors)
-    with torch.no_grad():
-        last = model.latents(torch.from_numpy(vectors))[:, -1]
-        distances = squared_distances(last, model.quantizer.codebooks[-1]).numpy()
     sizes = (config.codebook_size,) * config.levels
-    identifiers = identifiers_of(codes, sizes, collisions=collisions, last_level_distances=distances,
+    identifiers = identifiers_of(codes, sizes, collisions=collisions,
+                                 last_level_distances=lambda: _last_level_distances(model, vectors),
                                  config={"kind": "mq", "dimensions": vectors.shape[1], **asdict(config)},
                                  tensors=_tensors(model, "items"), training=history,
                                  reconstruction_error=_reconstruction_error(model, vectors, codes))
@@ -124,18 +123,20 @@ def _fit(vectors: np.ndarray, config: Config, entity: str, seed: int) -> tuple[P
     if len(trained) < config.codebook_size:
         raise ValueError(f"params: tokenizer.mq.codebook_size={config.codebook_size}, but there are only "
                          f"{len(trained)} {entity} to learn it from; set it to {len(trained)} or less")
-    table = torch.from_numpy(vectors[trained])
+    table, held, device = torch.from_numpy(vectors[trained]), torch.from_numpy(vectors[held_out]), chosen_device()
     model = ParallelVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,
-                        torch_generator(seed, f"mq {entity} weights"), scale_for(table), config.mask, config.dropout)
-    with torch.random.fork_rng(devices=[]):  # masks and dropout draw from the global generator
+                        torch_generator(seed, f"mq {entity} weights"), scale_for(table), config.mask,
+                        config.dropout).to(device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):  # masks and dropout draw from the global generator
         torch.manual_seed(torch_generator(seed, f"mq {entity} masks").initial_seed())
-        history = fit_autoencoder(model, table, epochs=config.epochs, batch_size=config.batch_size,
+        history = fit_autoencoder(model, table.to(device), epochs=config.epochs, batch_size=config.batch_size,
                                   learning_rate=config.learning_rate, weight_decay=config.weight_decay,
                                   commitment=config.commitment, kmeans_init=config.kmeans_init,
                                   revive_dead=config.revive_dead, patience=config.patience,
                                   generator=torch_generator(seed, f"mq {entity} training"),
-                                  validation=torch.from_numpy(vectors[held_out]) if len(held_out) else None)
-    return model, history
+                                  validation=held.to(device) if len(held) else None)
+    return model.cpu(), history
 
 
 @torch.no_grad()
@@ -149,6 +150,12 @@ def _encode_finite(model: ParallelVAE, vectors: np.ndarray) -> np.ndarray:
     codes = np.full((len(vectors), len(model.encoders)), -1, dtype=np.int32)
     codes[finite] = _encode(model, vectors[finite])
     return codes
+
+
+@torch.no_grad()
+def _last_level_distances(model: ParallelVAE, vectors: np.ndarray) -> np.ndarray:
+    last = model.latents(torch.from_numpy(vectors))[:, -1]
+    return squared_distances(last, model.quantizer.codebooks[-1]).numpy()
 
 
 @torch.no_grad()

@@ -47,10 +47,11 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     rotation, codebooks = _fit(padded, config, int(numpy_generator(seed, "opq").integers(2**31)))
     codes, parts = _encode(padded, rotation, codebooks)
     chosen = np.concatenate([codebook[code] for codebook, code in zip(codebooks, codes.T)], axis=1)  # (N, D')
-    distances = squared_distances(torch.from_numpy(parts[-1]), torch.from_numpy(codebooks[-1])).numpy()
     return identifiers_of(codes, (config.codebook_size,) * config.levels, collisions=collisions,
                           config={"kind": "opq", "dimensions": vectors.shape[1], **asdict(config)},
-                          last_level_distances=distances, tensors={"rotation": rotation, "codebooks": codebooks},
+                          last_level_distances=lambda: squared_distances(
+                              torch.from_numpy(parts[-1]), torch.from_numpy(codebooks[-1])).numpy(),
+                          tensors={"rotation": rotation, "codebooks": codebooks},
                           reconstruction_error=mean_squared_error(vectors, (chosen @ rotation)[:, : vectors.shape[1]]))
 
 

@@ -23,6 +23,7 @@ from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
 from pipeline_lib.records import Identifiers
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
+from pipeline_lib.training.device import chosen_device
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ def fit_and_encode(kind: str, vectors: np.ndarray, config: ResidualConfig, *, co
     require_positive({name: getattr(config, name) for name in
                       ("levels", "codebook_size", "latent", "epochs", "batch_size", "learning_rate")}, kind)
     require_items(len(vectors), config.codebook_size, kind)
-    table = torch.from_numpy(vectors)
+    table, device = torch.from_numpy(vectors), chosen_device()
     model = ResidualVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,
-                        torch_generator(seed, "rqvae weights"), scale_for(table))
+                        torch_generator(seed, "rqvae weights"), scale_for(table)).to(device)
+    table = table.to(device)
+    if regulariser:
+        regulariser.to(device)
     history = fit_autoencoder(model, table, epochs=config.epochs, batch_size=config.batch_size,
                               learning_rate=config.learning_rate, weight_decay=config.weight_decay,
                               commitment=config.commitment, kmeans_init=config.kmeans_init,
@@ -64,12 +68,11 @@ def fit_and_encode(kind: str, vectors: np.ndarray, config: ResidualConfig, *, co
     with torch.no_grad():
         latents, codebooks = model.latents(table), model.quantizer.codebooks
         codes, residual = encode_residual(latents, codebooks)
-        error = mean_squared_error(vectors, model.decode(latents - residual).numpy())
-        distances = last_level_distances(latents, codebooks).numpy()
-    return identifiers_of(codes.numpy(), (config.codebook_size,) * config.levels, collisions=collisions,
+        error = mean_squared_error(vectors, model.decode(latents - residual).cpu().numpy())
+    return identifiers_of(codes.cpu().numpy(), (config.codebook_size,) * config.levels, collisions=collisions,
                           config={"kind": kind, "dimensions": vectors.shape[1], **asdict(config)},
-                          last_level_distances=distances,
-                          tensors={name: value.numpy() for name, value in model.state_dict().items()},
+                          last_level_distances=lambda: last_level_distances(latents, codebooks).cpu().numpy(),
+                          tensors={name: value.cpu().numpy() for name, value in model.state_dict().items()},
                           reconstruction_error=error, training=history)
 
 

@@ -50,7 +50,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     codes, residual = encode_residual(table, codebooks)
     return identifiers_of(codes.numpy(), (config.codebook_size,) * config.levels, collisions=collisions,
                           config={"kind": "rqkmeans", "dimensions": vectors.shape[1], **asdict(config)},
-                          last_level_distances=last_level_distances(table, codebooks).numpy(),
+                          last_level_distances=lambda: last_level_distances(table, codebooks).numpy(),
                           tensors={"codebooks": codebooks.numpy()},
                           reconstruction_error=mean_squared_error(vectors, (table - residual).numpy()))
 

@@ -18,14 +18,24 @@ def make_accelerator(precision: str) -> Accelerator:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"params: training.precision is {precision}; known: {', '.join(PRECISIONS)}")
+    device = chosen_device()
+    AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
+    # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch; buffers are
+    # vectors of all items, equal in all processes, and would be sent before every step
+    several = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=PRECISIONS[precision],
+                       kwargs_handlers=[several])
+
+
+def chosen_device() -> torch.device:
+    """The device that SIDFLOW_DEVICE names; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ValueError: for an unknown device, or for cuda where there is none.
+    """
     device = os.environ.get("SIDFLOW_DEVICE", "auto")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"SIDFLOW_DEVICE is {device}; expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("SIDFLOW_DEVICE is cuda, but torch sees no GPU; set SIDFLOW_DEVICE=auto or cpu")
-    AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
-    # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch; buffers are
-    # vectors of all items, equal in all processes, and would be sent before every step
-    several = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=PRECISIONS[precision],
-                       kwargs_handlers=[several])
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import OPTConfig, OPTForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
 from pipeline_lib.backbones.causal_lm import (
     FAMILIES, Backbone, Lora, add_lora, build_causal_lm, load_backbone, load_causal_lm, merge_lora, restore_backbone,
@@ -127,6 +127,14 @@ def test_a_pretrained_folder_brings_float32_weights_and_its_tokenizer(pretrained
     assert model.dtype == torch.float32 and model.config.hidden_size == 16
     assert tokenizer.pad == tokenizer.end == "</s>"  # it named no padding token
     assert tokenizer.encode(TEXTS[1]) == train_byte_tokenizer(TEXTS, 300).encode(TEXTS[1])
+
+
+def test_a_model_whose_head_has_a_bias_is_refused(tmp_path):
+    sizes = PhiConfig(vocab_size=20, hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                      max_position_embeddings=8)
+    PhiForCausalLM(sizes).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="adds a bias to the logits of words, .* take a model without"):
+        load_causal_lm(str(tmp_path))
 
 
 def test_a_model_whose_states_cannot_be_fed_back_is_refused(tmp_path):

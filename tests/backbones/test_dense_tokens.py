@@ -3,6 +3,7 @@ under the mask), 4 (gradients) and 6 (neither batch nor padding matter)."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipeline_lib.backbones.causal_lm import FAMILIES, Backbone, Lora, add_lora, build_causal_lm
 from pipeline_lib.backbones.dense_tokens import DenseTokenLM, cascaded_logits, cascaded_mask
@@ -28,6 +29,18 @@ def make_batch(seed=1):
             "text": torch.tensor([0, 0, 1, 2]), "kind": torch.tensor([0, 1, 1, 0]),
             "answers": torch.randint(2, 40, (4, 5), generator=torch.Generator().manual_seed(2)),
             "answer_lengths": torch.tensor([5, 3, 1, 4])}
+
+
+def logits_of(network, batch):
+    return network.model.get_output_embeddings()(network.answer_states(batch))
+
+
+def test_the_loss_is_the_cross_entropy_of_all_answer_tokens():
+    network, batch = make_network(), make_batch()
+    labels = torch.cat([row[:length] for row, length in zip(batch["answers"], batch["answer_lengths"])])
+    loss, count = network(batch)
+    torch.testing.assert_close(loss, F.cross_entropy(logits_of(network, batch), labels, reduction="sum"))
+    assert count == len(labels) == 13
 
 
 def test_the_mask_worked_by_hand():
@@ -65,7 +78,7 @@ def test_attention_under_the_mask_is_exactly_zero_across_the_cut():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_short_inputs_give_what_one_gives_under_the_mask(family):
     network, batch = make_network(family), make_batch()
-    found = network.logits(batch)
+    found = logits_of(network, batch)
     assert found.shape == (5 + 3 + 1 + 4, 40) and found.std() > 0.3
     torch.testing.assert_close(found, cascaded_logits(network, batch), atol=1e-5, rtol=1e-5)
 
@@ -73,8 +86,8 @@ def test_two_short_inputs_give_what_one_gives_under_the_mask(family):
 def test_content_reaches_the_tasks_through_the_placeholders_alone():
     network, one, other = make_network(), make_batch(), make_batch(seed=5)
     dense = network.encode(one["content"], one["content_lengths"])[one["text"]]
-    assert torch.equal(network.task_logits(dense, one), network.task_logits(dense, other))
-    changed = network.logits(one) - network.logits(other)
+    assert torch.equal(network.task_states(dense, one), network.task_states(dense, other))
+    changed = logits_of(network, one) - logits_of(network, other)
     assert (changed[:9].abs().amax(dim=1) > 1e-3).all() and (changed[9:] == 0).all()  # the third text is empty
 
 

@@ -109,3 +109,16 @@ def test_the_saved_index_answers_with_items_of_the_catalogue(vectors, cases, kin
 def test_an_unknown_index_is_refused(vectors, cases):
     with pytest.raises(ValueError, match="index is lsh; known: flat, ivf, hnsw"):
         ranked(vectors, cases, replace(DECODE, index="lsh"))
+
+
+def test_items_of_equal_score_come_in_an_order_that_the_seed_draws():
+    cases = Cases(np.array([0], np.int32), Ragged.from_rows([[]]), Ragged.from_rows([[0]]), np.ones(1, dtype=bool))
+
+    def order(seed):
+        grounder = make_grounder(np.ones((50, 2), np.float32), None, replace(DECODE, top_k=50), "dot",
+                                 torch.device("cpu"), np.random.default_rng(seed))
+        found = ground_cases(cases, [np.array([0])], lambda rows: torch.ones(1, 2), grounder, Accelerator(cpu=True))
+        return found.rankings[0].items.values.tolist()
+
+    assert order(0) == order(0) != order(1) and sorted(order(0)) == list(range(50))
+    assert order(0) != sorted(order(0))

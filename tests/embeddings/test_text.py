@@ -81,8 +81,8 @@ def test_a_real_sentence_encoder_resumes_after_a_kill(catalogue, checkpoints, mo
     monkeypatch.setattr("pipeline_lib.embeddings.text.CHUNK", 1)
     whole = embed(catalogue, checkpoints, encoder=folder, batch_size=3).items
     assert whole.shape == (7, 384) and (whole @ whole.T)[0, 1] > (whole @ whole.T)[0, 3] + 0.2
-    tensors, state = checkpoints.load()
-    checkpoints.save({"vectors": tensors["vectors"][:3]}, state)
+    for start in (3, 6):
+        checkpoints.part(f"items-{start}").clear()
     encoded = []
     encode = SentenceTransformer.encode
     monkeypatch.setattr(SentenceTransformer, "encode", lambda self, texts, **options: encoded.extend(texts)

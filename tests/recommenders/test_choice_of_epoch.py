@@ -1,6 +1,7 @@
 """Every recommender that ranks while it trains does so by the rule that lists are made by (`decode.filter_history`).
 
-With nobody to rank for (`split.refit`), every recommender trains all its epochs and keeps the last one.
+With nobody to rank for (`split.refit`), every recommender trains all its epochs and keeps the last one. And every
+recommender draws by its seed.
 """
 
 from dataclasses import replace
@@ -79,3 +80,12 @@ def test_with_nobody_held_out_all_epochs_are_trained_and_the_last_of_the_last_ph
 def test_with_nobody_held_out_a_weight_that_is_yet_to_be_chosen_is_refused(accelerator, tmp_path):
     with pytest.raises(ValueError, match="set_query.beta is null, but nobody is held out to choose it on"):
         sets.run(with_nobody_held_out(sets.make_inputs()), accelerator, tmp_path)
+
+
+@pytest.mark.parametrize("name", REFITTED)
+def test_another_seed_is_another_training(name, accelerator, tmp_path):
+    module, config = REFITTED[name]
+    one, other = (module.train(module.make_inputs(), config, replace(module.TRAINING, epochs=2, validate_every=1),
+                               checkpoints=Checkpoints(tmp_path / str(seed)), accelerator=accelerator, seed=seed)
+                  for seed in (0, 1))
+    assert all(row["train_loss"] != again["train_loss"] for row, again in zip(one.training, other.training))

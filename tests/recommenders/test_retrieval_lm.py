@@ -324,11 +324,10 @@ def test_it_learns_by_cosine_and_margin_too(inputs, accelerator, tmp_path):
     assert recall(rank(ranker, inputs), inputs.split.test) > 0.5  # chance: 5 of 24
 
 
-def test_validation_ranks_users_by_the_codes_that_they_had_before_it(ranker, inputs, accelerator, monkeypatch):
+def test_validation_ranks_users_by_the_codes_that_they_had_before_it(inputs, accelerator, tmp_path, monkeypatch):
     real, parts = retrieval_lm.Ranker.states, []
     monkeypatch.setattr(retrieval_lm.Ranker, "states", lambda *given: parts.append(given[-1]) or real(*given))
-    retrieval_lm._validate(ranker.network, ranker.prompter, inputs.examples["valid"], inputs.split.valid, inputs,
-                           accelerator, 0)
+    run(inputs, accelerator, tmp_path, CONFIG, replace(TRAINING, epochs=1, validate_every=1))
     assert set(parts) == {"valid"}
 
 

@@ -245,3 +245,13 @@ def test_the_line_that_says_why_a_command_failed_is_found():
     assert one_line_error(lines) == "params: seed is x"
     assert one_line_error(["a", "ERROR: failed", "b"]) == "failed" and one_line_error(["a", "b"]) == "b"
     assert one_line_error([]) == "no message"
+
+
+def test_runs_of_another_protocol_are_not_paired(tmp_path):
+    """Such as lists that keep the history beside lists that leave it out, of the same users."""
+    run_grid(GRID, tmp_path, compose, Runs())
+    for cell in GRID:
+        if cell.paper == "good":
+            change_row(tmp_path, cell, protocol="shop | other")
+    good, _ = rows_of(GRID, tmp_path, "plain")
+    assert "recall@10 p" not in good and "no seed of the reference has the same users" in good["recall@10 untested"]

@@ -49,6 +49,8 @@ def test_the_same_run_is_returned_and_leaves_the_file_alone(tmp_path):
     append_row(path, make_row(revision="abd"))
     assert find_row(read_ledger(path), make_row(revision="abd")) is not None
     assert find_row(read_ledger(path), make_row(seed=7)) is None
+    other = make_row(params_hash="1e")  # another method at the same revision and seed
+    assert append_row(path, other) is None and len(read_ledger(path)) == 3
 
 
 def test_rows_of_several_processes_at_once_are_all_there(tmp_path):

@@ -7,7 +7,9 @@ import yaml
 from dvc.lock import Lock
 
 from pipeline_lib.params_file import compose_tree
-from pipeline_lib.reporting.provenance import changed_keys, changed_stages, data_digest, read_stages, require_committed
+from pipeline_lib.reporting.provenance import (
+    changed_code, changed_keys, changed_stages, data_digest, read_stages, require_committed,
+)
 
 CONF = Path("conf").resolve()
 
@@ -102,3 +104,13 @@ def test_data_outside_the_project_is_refused_and_said_what_to_do_with(with_data,
     raw = form.format(outside=with_data.parent / "shop")
     with pytest.raises(ValueError, match=f"^{raw}: lies outside the project.*`sidflow data add {raw}`"):
         require_committed(with_data, Path(raw))
+
+
+@pytest.mark.parametrize("name", ["pipeline_lib/extra.py", "stages/extra.py", "conf/paper/extra.yaml", "dvc.yaml"])
+def test_code_that_differs_from_head_is_named(repository, name):
+    commit(repository)
+    assert changed_code(repository) == []
+    path = repository / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((path.read_text() if path.exists() else "") + "# other\n", encoding="utf-8")
+    assert changed_code(repository) == [name]

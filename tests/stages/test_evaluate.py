@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from pipeline_lib import artifacts
+from pipeline_lib.evaluation.baselines import rank_by_popularity
+from pipeline_lib.evaluation.ranking import mean_metrics, ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Rankings, Split
 from stages.evaluate import main
@@ -124,3 +126,15 @@ def test_missing_predictions_end_the_program_in_one_line_that_names_the_stage(pa
 def test_the_stage_does_not_import_torch():
     code = "import sys, stages.evaluate, pipeline_lib.reporting.recommendations; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_the_popularity_beside_the_method_leaves_histories_out_by_its_rule(paths, rule):
+    text = paths["params"].read_text()
+    paths["params"].write_text(text.replace("filter_history: true", f"filter_history: {str(rule).lower()}"))
+    main(**paths)
+    split = artifacts.read_split(paths["split"])
+    lists = rank_by_popularity(split.train_count, split.test.histories, 30, rule)
+    expected = mean_metrics(ranking_metrics(lists, split.test.targets, (1, 5, 10, 20, 30)))
+    found = json.loads(paths["metrics"].read_text())["baseline"]["popularity"]
+    assert found == pytest.approx(expected, abs=1e-6)

@@ -314,3 +314,25 @@ if __name__ == "__main__":  # one of the two processes
     assert os.environ["WORLD_SIZE"] == "2"
     found = {name: run(target / name)[1] for name, run in RUNS.items()}
     (target / f"{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+class Still(nn.Module):
+    """A loss without a gradient: decay alone moves its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, batch):
+        return 0 * sum(weight.sum() for weight in self.parameters()), len(batch["x"])
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_biases(tmp_path):
+    params = replace(PARAMS, epochs=1, learning_rate=0.1, weight_decay=0.5, schedule="constant", warmup_share=0.0)
+    model = Still()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    fit(model, batches=lambda epoch: [np.arange(4)] * 3, collate=lambda rows: {"x": torch.zeros(len(rows), 4)},
+        validate=lambda network: {}, held_out=[], params=params, checkpoints=Checkpoints(tmp_path),
+        accelerator=make_accelerator("fp32"))
+    torch.testing.assert_close(model.linear.weight, before["linear.weight"] * 0.95**3)  # of AdamW: 1 - rate * decay
+    assert torch.equal(model.linear.bias, before["linear.bias"])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # floats at once: on a CPU what stays in its cache
+FEWEST = 64  # positions at once however many items: with fewer, reading the table again takes longer than the products
 
 
 def full_softmax_loss(hidden: Tensor, table: Tensor, labels: Tensor, block: int | None = None) -> Tensor:
@@ -17,14 +18,17 @@ def full_softmax_loss(hidden: Tensor, table: Tensor, labels: Tensor, block: int 
         hidden: ``(P, D)``.
         table: ``(N, D)``.
         labels: ``(P,)`` int64.
-        block: logits held at once, at least one row; None for what suits the device.
+        block: logits held at once, at least one row; None for what suits the device. A table without a gradient costs
+            two thirds.
 
     Returns:
         A scalar equal to ``F.cross_entropy(hidden @ table.T, labels, reduction="sum")``, as are its gradients.
     """
-    block = LOGITS.get(hidden.device.type, LOGITS["cpu"]) if block is None else block
+    chunk = max(FEWEST, LOGITS.get(hidden.device.type, LOGITS["cpu"]) // len(table))
+    if block is not None:
+        chunk = max(1, block // len(table))
     with torch.autocast(hidden.device.type, enabled=False):
-        return _FullSoftmaxLoss.apply(hidden.float(), table.float(), labels, max(1, block // len(table)))
+        return _FullSoftmaxLoss.apply(hidden.float(), table.float(), labels, chunk)
 
 
 class _FullSoftmaxLoss(torch.autograd.Function):
@@ -32,8 +36,9 @@ class _FullSoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, table: Tensor, labels: Tensor, chunk: int) -> Tensor:
-        loss, wanted = hidden.new_zeros((), dtype=torch.float64), any(ctx.needs_input_grad)
-        to_hidden, to_table = torch.empty_like(hidden), torch.zeros_like(table)
+        loss, (of_hidden, of_table, *_) = hidden.new_zeros((), dtype=torch.float64), ctx.needs_input_grad
+        to_hidden = torch.empty_like(hidden) if of_hidden else None
+        to_table = torch.zeros_like(table) if of_table else None
         logits = hidden.new_empty(min(chunk, len(hidden)), len(table))
         for rows in (slice(start, start + chunk) for start in range(0, len(hidden), chunk)):
             part, label = hidden[rows], labels[rows]
@@ -42,18 +47,19 @@ class _FullSoftmaxLoss(torch.autograd.Function):
             loss -= scores.gather(1, label[:, None]).sum()
             total = scores.exp_().sum(dim=1, keepdim=True)  # scores are now the softmax times total
             loss += total.log().sum()
-            if wanted:
+            if of_hidden:
                 torch.mm(scores, table, out=to_hidden[rows]).div_(total).sub_(table[label])
+            if of_table:
                 to_table.addmm_(scores.T, part / total)
-        if wanted:
+        if of_table:
             to_table.index_add_(0, labels, hidden, alpha=-1)
-            ctx.save_for_backward(to_hidden, to_table)
+        ctx.save_for_backward(to_hidden, to_table)
         return loss.to(hidden.dtype)
 
     @staticmethod
-    def backward(ctx, factor: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        to_hidden, to_table = ctx.saved_tensors
-        return to_hidden * factor, to_table * factor, None, None
+    def backward(ctx, factor: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        to_hidden, to_table = (None if of_input is None else of_input * factor for of_input in ctx.saved_tensors)
+        return to_hidden, to_table, None, None
 
 
 def sampled_softmax_loss(hidden: Tensor, table: Tensor, labels: Tensor, negatives: Tensor) -> Tensor:

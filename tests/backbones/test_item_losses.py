@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline_lib.training.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
+from pipeline_lib.backbones.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 
 
 def loss_inputs(positions=23, num_items=17, scale=1.0):
@@ -22,6 +22,15 @@ def test_the_chunked_loss_and_its_gradients_equal_plain_cross_entropy(block, sca
     torch.testing.assert_close(chunked, plain)
     for ours, theirs in zip(torch.autograd.grad(chunked, (hidden, table)), torch.autograd.grad(plain, (hidden, table))):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_one_side_may_be_frozen_and_the_other_has_the_same_gradient(frozen):
+    sides, labels = list(loss_inputs()[:2]), loss_inputs()[2]
+    both = torch.autograd.grad(full_softmax_loss(*sides, labels, 40), sides)
+    sides[frozen] = sides[frozen].detach()
+    full_softmax_loss(*sides, labels, 40).backward()
+    assert sides[frozen].grad is None and torch.equal(sides[1 - frozen].grad, both[1 - frozen])
 
 
 def test_the_chunked_loss_is_the_same_without_gradients_and_zero_without_positions():
