@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline_lib.ragged import Ragged
 
 LIST = pa.list_(pa.int32())
+MOST_VALUES = 2**31 - 1  # in the lists of a column
 
 
 def table_of(schema: pa.Schema, *columns: Any) -> pa.Table:
@@ -19,6 +20,14 @@ def table_of(schema: pa.Schema, *columns: Any) -> pa.Table:
 
 
 def list_array(rows: Ragged) -> pa.Array:
+    """A column of lists.
+
+    Raises:
+        ValueError: for more values than it can hold.
+    """
+    if rows.offsets[-1] > MOST_VALUES:
+        raise ValueError(f"{len(rows)} rows with {rows.offsets[-1]} values in all, but a column holds {MOST_VALUES} at most; "
+                         "of sequences, lower sequences.max_items, or set sequences.train_targets=last")
     return pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), pa.array(rows.values, pa.int32()))
 
 

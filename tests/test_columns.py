@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_lib.columns import LIST, ragged_column, refuse, table_of
+from pipeline_lib.columns import LIST, list_array, ragged_column, refuse, table_of
 from pipeline_lib.ragged import Ragged
 
 SCHEMA = pa.schema([("user", pa.int32()), ("items", LIST)])
@@ -37,3 +37,9 @@ def test_the_first_wrong_row_is_named():
     refuse(Path("t.parquet"), np.array([False, False]), "user", "0 or more")
     with pytest.raises(ValueError, match="t.parquet: user of row 1 is not 0 or more"):
         refuse(Path("t.parquet"), np.array([False, True, True]), "user", "0 or more")
+
+
+def test_more_values_than_a_column_can_hold_are_refused_in_one_line():
+    rows = Ragged(np.zeros(0, np.int32), np.array([0, 2**31]))
+    with pytest.raises(ValueError, match="^1 rows with 2147483648 values in all, but a column holds 2147483647 at most; .*lower"):
+        list_array(rows)
