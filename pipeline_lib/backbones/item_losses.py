@@ -1,6 +1,6 @@
 """Losses that tell a position's item from all others by dot product: over all items, some, or one.
 
-Shapes: P positions, N items, D dimensions, k negatives.
+Shapes: P positions, N items (or words of a vocabulary), D dimensions, k negatives.
 """
 
 import torch

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.causal_transformer import CausalTransformer
+from pipeline_lib.backbones.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Cases, Catalogue, Embedding, Split
@@ -26,7 +27,6 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.early_stopping import training_summary
-from pipeline_lib.backbones.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.training.loop import fit
 from pipeline_lib.training.validation import EPOCH_FIGURE, best_items, ranking_figures, validation_rows
 

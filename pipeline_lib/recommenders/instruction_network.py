@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from pipeline_lib.backbones.causal_lm import Backbone, load_backbone, restore_backbone
 from pipeline_lib.backbones.empty_share import no_rows
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.records import Catalogue
-from pipeline_lib.backbones.item_losses import full_softmax_loss
 
 IGNORED = -100
 STARTS = ("merged", "fresh")

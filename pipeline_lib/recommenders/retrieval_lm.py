@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from pipeline_lib.backbones.empty_share import no_rows
+from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.backbones.t5 import ATTENTION, build_t5, load_t5
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer
 from pipeline_lib.decoding.grounding import SIMILARITIES
@@ -36,7 +37,6 @@ from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
 from pipeline_lib.sequences.prompts import DECODER_SENTENCE
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.training.loop import fit
 from pipeline_lib.training.validation import VALIDATION_K, ranking_figures, validation_rows
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.backbones.empty_share import no_rows
-from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
 from pipeline_lib.backbones.item_losses import full_softmax_loss
+from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
 
 QUERY_STD = 0.02
 
