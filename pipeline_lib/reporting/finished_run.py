@@ -56,11 +56,11 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     timing = stage_timings(stages, timings_of(measured, params), _read_json(kept / TIMINGS))
     users, figures, cases = scored_users(folder) if params.decode.kind == "score" else ranked_users(folder, params)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    data = data_digest(folder, Path(params.ingest.path))
     row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
-                  count_parameters(folder, params), revision=revision(folder), overrides=changed_keys(folder),
+                  count_parameters(folder, params), data=data, revision=revision(folder), overrides=changed_keys(folder),
                   hardware=measured.get(HARDWARE) or describe_hardware(), date=now)
-    tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing,
-            "data": data_digest(folder, Path(params.ingest.path))}
+    tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing, "data": data}
     columns = {"user": pa.array(users, pa.int32()),
                **{name: pa.array(values, pa.float32()) for name, values in figures.items()}}
     return FinishedRun(run_name(params), tree, pa.table(columns))

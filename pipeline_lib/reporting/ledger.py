@@ -45,8 +45,9 @@ def run_name(params: Params) -> str:
 
 
 def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, Any],
-            timing: Mapping[str, Mapping[str, float] | None], parameters: Mapping[str, int], *, revision: str,
-            overrides: Mapping[str, Any], hardware: Mapping[str, str | int], date: str) -> dict[str, Any]:
+            timing: Mapping[str, Mapping[str, float] | None], parameters: Mapping[str, int], *, data: str | None,
+            revision: str, overrides: Mapping[str, Any], hardware: Mapping[str, str | int],
+            date: str) -> dict[str, Any]:
     """The row of a finished run.
 
     Args:
@@ -54,13 +55,14 @@ def run_row(params: Params, metrics: Mapping[str, Any], tokenizer: Mapping[str, 
         timing: a stage -> ``seconds``, ``peak_memory_mib`` and counts; None for a stage of unknown timing, with which
             there is no sum of seconds.
         parameters: a stage -> how many numbers it trained.
+        data: the digest of the raw files, None where it is not known.
         overrides: keys that differ from what the presets say.
         date: when the run was recorded, as ISO text.
     """
     known = {stage: entry for stage, entry in timing.items() if entry}
     complete = len(known) == len(timing) > 0
     row = {"date": date, **{group: params.preset.get(group, "") for group in PRESETS}, "seed": params.seed,
-           "protocol": describe_protocol(params), "params_hash": params_hash(params),
+           "data": (data or "")[:12], "protocol": describe_protocol(params), "params_hash": params_hash(params),
            "overrides": " ".join(f"{key}={value}" for key, value in overrides.items()), "revision": revision,
            **hardware,
            "parameters": sum(parameters.values()),
@@ -95,8 +97,24 @@ def read_ledger(path: Path) -> list[dict[str, str]]:
 
 
 def find_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row of the same run: equal parameters, revision and seed."""
-    return next((old for old in rows if all(str(old[name]) == str(row[name]) for name in IDENTITY)), None)
+    """The row of the same run: equal parameters, revision, seed and, where both rows know it, data."""
+    return next((old for old in rows if all(str(old[name]) == str(row[name]) for name in IDENTITY)
+                 and not other_data(old, row)), None)
+
+
+def other_data(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs are known to have read other raw files; older rows do not say which."""
+    digests = {row.get("data", ""), other.get("data", "")} - {""}
+    return len(digests) > 1
+
+
+def block_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The protocol of each row, with the digest of its data where rows of the protocol are known to have other data."""
+    known: dict[str, set[str]] = {}
+    for row in rows:
+        known.setdefault(row["protocol"], set()).update({row.get("data", "")} - {""})
+    return [f"{row['protocol']} | data {row['data']}" if len(known[row["protocol"]]) > 1 and row.get("data") else
+            row["protocol"] for row in rows]
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ from pipeline_lib.evaluation.groups import HISTORY_BUCKETS
 from pipeline_lib.records import Cases, Catalogue, Rankings
 from pipeline_lib.reporting.charts import bar_chart
 from pipeline_lib.reporting.comparison_text import by_protocol, readable_rows, reference_note, row_notes, stage_rows
-from pipeline_lib.reporting.ledger import PRESETS, find_row
+from pipeline_lib.reporting.ledger import PRESETS, find_row, other_data
 from pipeline_lib.reporting.page import Section, bullets, image, paragraph, table
 from pipeline_lib.reporting.results_table import POPULARITY_AXIS, heading, method_name, same_data
 
@@ -53,7 +53,7 @@ def metrics_section(metrics: Mapping[str, Any], by_popularity: Sequence[Mapping[
 
 def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str]],
                        published: Sequence[Mapping[str, str]], compared: Sequence[Mapping[str, str]]) -> Section:
-    """This run beside recorded runs of the same protocol, published figures on the same data, and `sidflow compare`.
+    """This run beside recorded runs of the same data and protocol, published figures on the same data, and `sidflow compare`.
 
     Args:
         row: of this run, as `ledger.run_row` makes it.
@@ -61,7 +61,8 @@ def comparison_section(row: Mapping[str, Any], ledger: Sequence[Mapping[str, str
     """
     names = [name.removeprefix("test/all/") for name in row if name.startswith("test/all/")]
     names = shown_metrics(names)
-    same = [old for old in ledger if old["protocol"] == row["protocol"] and find_row([old], row) is None]
+    same = [old for old in ledger if old["protocol"] == row["protocol"] and find_row([old], row) is None
+            and not other_data(old, row)]
     rows = [(method_name(one), one["scale"], one["seed"], *(_number(one.get(f"test/all/{name}")) for name in names),
              f"{float(one['seconds']):,.0f}" if one["seconds"] != "" else None, one["revision"],
              one.get("overrides") or "as the presets")
@@ -186,7 +187,8 @@ def history_name(shortest: int) -> str:
 def run_facts(row: Mapping[str, Any], kinds: str) -> list[tuple[str, Any]]:
     """What identifies a run, from its ledger row; ``kinds`` names embedding, tokenizer, recommender and decoder."""
     named = [(group, row[group]) for group in PRESETS]
-    return [*named, ("pipeline", kinds), ("seed", str(row["seed"])), ("revision", row["revision"]),
+    data = [("raw data (digest)", row["data"])] if row["data"] else []  # files that git tracks are those of the revision
+    return [*named, ("pipeline", kinds), ("seed", str(row["seed"])), ("revision", row["revision"]), *data,
             ("parameters (digest)", row["params_hash"]), ("trained numbers", row["parameters"])]
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline_lib.reporting.ledger import block_names
+
 PREFIX = "test/all/"
 BASELINES = ("popularity", "random")
 SYNTHETIC = "demo"  # the built-in data set
@@ -59,12 +61,14 @@ def baseline_figures(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) 
     return figures
 
 
-def recorded_rows(ledger: Sequence[Mapping[str, str]], metrics: Sequence[str],
+def recorded_rows(ledger: Sequence[dict[str, str]], metrics: Sequence[str],
                   groups: Sequence[str] = ("all",)) -> list[dict[str, str]]:
     """Ledger rows in the same form, a row a group, behind popularity and random where ``all`` is among the groups.
 
-    ``source`` says scale, seed, revision, and what differed from the presets.
+    ``source`` says scale, seed, revision, and what differed from the presets; runs that are known to have read other
+    data under one name are of two protocols.
     """
+    ledger = [row | {"protocol": block} for row, block in zip(ledger, block_names(ledger), strict=True)]
     rows = []
     for protocol in dict.fromkeys(row["protocol"] for row in ledger if "all" in groups):
         members = [row for row in ledger if row["protocol"] == protocol]

@@ -9,7 +9,7 @@ import yaml
 from pipeline_lib.params_file import params_from_tree
 from pipeline_lib.reporting.finished_run import outputs_digest, stage_timings
 from pipeline_lib.reporting.ledger import (
-    append_row, effective_params, find_row, flatten, params_hash, read_ledger, run_name, run_row,
+    append_row, block_names, effective_params, find_row, flatten, params_hash, read_ledger, run_name, run_row,
 )
 from pipeline_lib.reporting.provenance import Stage
 
@@ -51,6 +51,19 @@ def test_the_same_run_is_returned_and_leaves_the_file_alone(tmp_path):
     assert find_row(read_ledger(path), make_row(seed=7)) is None
     other = make_row(params_hash="1e")  # another method at the same revision and seed
     assert append_row(path, other) is None and len(read_ledger(path)) == 3
+
+
+def test_a_run_on_other_data_is_another_run_where_both_say_which(tmp_path):
+    path = tmp_path / "ledger.csv"
+    assert append_row(path, make_row(data="aa")) is None and append_row(path, make_row(data="bb")) is None
+    assert append_row(path, make_row(data="bb")) is not None and append_row(path, make_row(data="")) is not None
+    assert [row["data"] for row in read_ledger(path)] == ["aa", "bb"]
+
+
+def test_a_protocol_is_split_by_data_only_where_it_has_several():
+    rows = [{"protocol": "p", "data": "aa"}, {"protocol": "q", "data": "aa"}, {"protocol": "p", "data": "bb"},
+            {"protocol": "p", "data": ""}, {"protocol": "q", "data": ""}, {"protocol": "q"}]
+    assert block_names(rows) == ["p | data aa", "q", "p | data bb", "p", "q", "q"]
 
 
 def test_rows_of_several_processes_at_once_are_all_there(tmp_path):
@@ -101,12 +114,12 @@ def test_a_row_holds_presets_metrics_and_stages():
     metrics = {"run": {"protocol": "stale"}, "test": {"all": {"users": 9, "mrr": 0.5}}}
     timing = {"decode": {"seconds": 2.5, "peak_memory_mib": 80.0, "users_per_second": 4.0},
               "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
-    given = {"revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"},
+    given = {"data": "0123456789abcdef.dir", "revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"},
              "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
     row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
     expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25,
                 "seconds": 3.5, "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0,
-                "parameters": 7, "cores": 2, "parameters/quantize": 2, "seed": 42,
+                "parameters": 7, "cores": 2, "parameters/quantize": 2, "seed": 42, "data": "0123456789ab",
                 "overrides": "training.epochs=3 decode.index=ivf"}
     assert row | expected == row and "leave_one_out" in row["protocol"]
     partial = run_row(params, metrics, {}, timing | {"decode": None}, {}, **given)
@@ -116,8 +129,8 @@ def test_a_row_holds_presets_metrics_and_stages():
 
 def test_scored_candidates_stand_where_lists_would():
     scoring = {"test": {"auc": 0.7, "users": 5}, "valid": {"auc": 0.6}, "baseline": {"popularity": {"auc": 0.5}}}
-    row = run_row(make_params(), {"run": {}, "scoring": scoring}, {}, {}, {}, revision="abc", overrides={}, hardware={},
-                  date="now")
+    row = run_row(make_params(), {"run": {}, "scoring": scoring}, {}, {}, {}, data=None, revision="abc", overrides={},
+                  hardware={}, date="now")
     assert row | {"test/all/auc": 0.7, "valid/all/auc": 0.6, "baseline/popularity/auc": 0.5, "overrides": ""} == row
 
 

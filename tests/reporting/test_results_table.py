@@ -80,6 +80,15 @@ def test_baselines_are_means_over_the_seeds_by_which_a_split_may_draw_other_user
     assert [one["recall@10"] for one in methods] == ["0.0500"] * 4
 
 
+def test_runs_on_other_data_of_one_name_have_blocks_and_baselines_of_their_own():
+    row = {"protocol": "shop", "paper": "tiger", "ablation": "none", "scale": "small", "seed": "1", "revision": "abc",
+           "data": "aa", "test/all/recall@10": "0.05", "baseline/popularity/recall@10": "0.01"}
+    other = row | {"data": "bb", "test/all/recall@10": "0.06", "baseline/popularity/recall@10": "0.03"}
+    blocks = format_results(recorded_rows([row, other], ["recall@10"]), ["recall@10"]).split("\n\n")
+    assert [block.split("\n")[0] for block in blocks] == ["shop | data aa", "shop | data bb"]
+    assert "0.0100" in blocks[0] and "0.0500" in blocks[0] and "0.0300" in blocks[1] and "0.0600" in blocks[1]
+
+
 def test_the_figures_of_a_group_stand_in_rows_of_their_own():
     row = {"protocol": "p", "paper": "setrec", "ablation": "none", "scale": "small", "seed": "1", "revision": "abc",
            "overrides": "", "test/all/recall@10": "0.05", "test/cold/recall@10": "0.07",

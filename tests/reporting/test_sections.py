@@ -34,7 +34,7 @@ CASES = Cases(np.array([3, 8], np.int32), Ragged.from_rows([[0, 1], [2]]), Ragge
               np.array([True, False]))
 RANKINGS = Rankings(np.array([8, 3], np.int32), Ragged.from_rows([[1, 2], [2, 3]]), np.zeros(4, np.float32))
 ROW = {"protocol": "beauty | mine", "dataset": "beauty", "paper": "tiger", "ablation": "none", "scale": "small",
-       "seed": 1, "seconds": 12.0, "revision": "abc", "params_hash": "0f", "test/all/recall@10": 0.5}
+       "seed": 1, "data": "aa", "seconds": 12.0, "revision": "abc", "params_hash": "0f", "test/all/recall@10": 0.5}
 
 
 def text_of(section):
@@ -125,7 +125,8 @@ def test_figures_of_another_protocol_are_marked_as_such():
     assert "another: beauty | theirs" in text and "the same" in text
     assert "0.0111*" in text and "TIGER: misprint: low" in text
     assert "sasrec" in text and "mf" not in text and "0.0999" not in text
-    assert "No other run of this protocol" in text_of(comparison_section(ROW, [], [], []))
+    for others in ([], [row | {"seed": "7", "data": "bb"}]):  # the second on other data of the same name
+        assert "No other run of this protocol" in text_of(comparison_section(ROW, others, [], []))
 
 
 def test_a_comparison_says_what_it_compares_how_and_at_what_cost():
