@@ -14,6 +14,7 @@ from pipeline_lib.reporting.ledger import (
 from pipeline_lib.reporting.provenance import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
+PRESETS = {"TIGER's codes on STORE's model": "tiger_lm", "LC-Rec": "lcrec", "P5-CID": "p5_cid", "TIGER-SAS": "tiger_sas"}
 CONF = ROOT / "conf" / "config.yaml"
 
 
@@ -114,8 +115,8 @@ def test_a_row_holds_presets_metrics_and_stages():
     metrics = {"run": {"protocol": "stale"}, "test": {"all": {"users": 9, "mrr": 0.5}}}
     timing = {"decode": {"seconds": 2.5, "peak_memory_mib": 80.0, "users_per_second": 4.0},
               "evaluate": {"seconds": 1.0, "peak_memory_mib": 90.0}}
-    given = {"data": "0123456789abcdef.dir", "revision": "abc", "overrides": {"training.epochs": 3, "decode.index": "ivf"},
-             "hardware": {"cpu": "x", "cores": 2}, "date": "now"}
+    given = {"data": "0123456789abcdef.dir", "revision": "abc", "date": "now", "hardware": {"cpu": "x", "cores": 2},
+             "overrides": {"training.epochs": 3, "decode.index": "ivf"}}
     row = run_row(params, metrics, {"collision_rate": 0.25}, timing, {"finetune": 5, "quantize": 2}, **given)
     expected = {"dataset": "shop", "paper": "tiger", "test/all/mrr": 0.5, "tokenizer/collision_rate": 0.25,
                 "seconds": 3.5, "peak_memory_mib": 90.0, "seconds/decode": 2.5, "users_per_second": 4.0,
@@ -139,3 +140,19 @@ def test_a_stage_from_the_cache_has_the_timing_of_when_it_was_made():
     measured = {"a": {"seconds": 9.0}, "b": {"seconds": 1.0}, "embed@left_over": {"seconds": 5.0}}
     known = {outputs_digest(stages[0]): {"seconds": 2.0}, outputs_digest(Stage("c", (), {"z": "4"})): {"seconds": 7.0}}
     assert stage_timings(stages, measured, known) == {"a": {"seconds": 2.0}, "b": {"seconds": 1.0}, "c": None}
+
+
+def test_the_grid_of_the_results_page_holds_what_the_ledger_holds():
+    rows = [row for row in read_ledger(ROOT / "reports/results/ledger.csv")
+            if (row["scale"], row["seed"], row["ablation"]) == ("small", "42", "none")]
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").split("## What was run\n")[1].split("\n## ")[0]
+    header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")]
+                         for line in page.splitlines() if line.startswith("|")]
+    datasets = [name.lower().replace(", released", "_setrec") for name in header[1:]]
+    assert {row["dataset"] for row in rows} == set(datasets)
+    for method, *cells in lines:
+        paper = PRESETS.get(method, method.lower())
+        for dataset, cell in zip(datasets, cells, strict=True):
+            found = [f"{float(row['test/all/recall@10']):.4f}".removeprefix("0") for row in rows
+                     if (row["dataset"], row["paper"]) == (dataset, paper)]
+            assert cell in found if found else cell in ("-", "x"), f"{method} on {dataset}: {cell}, ledger: {found}"
