@@ -92,10 +92,12 @@ def write_split(folder: Path, split: Split) -> None:
 
 def read_split(folder: Path) -> Split:
     items = read_table(folder / "items.parquet", SPLIT_ITEMS)
+    refuse(folder / "items.parquet", items["item"].to_numpy() != np.arange(len(items)), "item", "the row's own number")
     refuse(folder / "items.parquet", items["train_count"].to_numpy() < 0, "train_count", "0 or more")
     group = items["popularity_group"].to_numpy()
     refuse(folder / "items.parquet", (group < 1) | (group > 5), "popularity_group", "from 1 to 5")
     train = read_table(folder / "train.parquet", TRAIN)
+    refuse(folder / "train.parquet", train["user"].to_numpy() < 0, "user", "0 or more")
     histories = ragged_column(train["items"], folder / "train.parquet", "items", len(items))
     paths = {name: folder / f"{name}_candidates.parquet" for name in ("train", "valid", "test")}
     return Split(train["user"].to_numpy(), histories,
@@ -110,6 +112,7 @@ def read_candidates(path: Path, num_items: int) -> Candidates:
 
 def _labelled(path: Path, table: pa.Table, num_items: int) -> tuple[np.ndarray, ...]:
     users, items, labels = (table[name].to_numpy() for name in CANDIDATES.names)
+    refuse(path, users < 0, "user", "0 or more")
     refuse(path, (items < 0) | (items >= num_items), "item", f"one of the {num_items} items")
     refuse(path, (labels < 0) | (labels > 1), "label", "0 or 1")
     return users, items, labels
@@ -117,6 +120,7 @@ def _labelled(path: Path, table: pa.Table, num_items: int) -> tuple[np.ndarray, 
 
 def read_cases(path: Path, num_items: int) -> Cases:
     table = read_table(path, CASES)
+    refuse(path, table["user"].to_numpy() < 0, "user", "0 or more")
     targets = ragged_column(table["targets"], path, "targets", num_items)
     refuse(path, targets.lengths == 0, "targets", "at least one item a user")
     return Cases(table["user"].to_numpy(), ragged_column(table["history"], path, "history", num_items), targets,
@@ -142,8 +146,7 @@ def read_item_vectors(folder: Path, num_items: int) -> np.ndarray:
     """``(N, D)`` or ``(N, v, D)`` float32, finite."""
     path = folder / "items.npy"
     vectors = read_array(path, np.float32)
-    if len(vectors) != num_items:
-        raise ValueError(f"{path}: {len(vectors)} rows, but there are {num_items} items; re-run embed")
+    _check_rows(path, vectors, num_items)
     refuse(path, ~np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1), "vector", "finite numbers")
     return vectors
 
@@ -163,8 +166,22 @@ def read_embedding_model(folder: Path) -> tuple[dict[str, np.ndarray], dict[str,
 
 def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
     """``valid`` and ``test`` -> ``(U, D)`` float32, NaN for users without a vector; empty where none is modelled."""
-    names = [name for name in ("valid", "test") if (folder / f"users_{name}.npy").exists()]
-    return {name: read_array(folder / f"users_{name}.npy", np.float32) for name in names}
+    paths = {name: folder / f"users_{name}.npy" for name in ("valid", "test")}
+    vectors = {name: read_array(path, np.float32) for name, path in paths.items() if path.exists()}
+    for name, array in vectors.items():
+        _check_matrix(paths[name], array)
+    return vectors
+
+
+def _check_rows(path: Path, array: np.ndarray, num_items: int) -> None:
+    if array.ndim < 2 or len(array) != num_items:
+        raise ValueError(f"{path}: shape {array.shape}, but there are {num_items} items, a row each; re-run the stage that "
+                         "makes it")
+
+
+def _check_matrix(path: Path, array: np.ndarray) -> None:
+    if array.ndim != 2:
+        raise ValueError(f"{path}: shape {array.shape}, expected rows of numbers; re-run the stage that makes it")
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -194,14 +211,22 @@ def write_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> No
 
 
 def read_identifiers(folder: Path) -> Identifiers:
-    config = read_json(folder / "config.json")
-    codes, sizes = None, tuple(config.pop("level_sizes"))
+    sizes, config = _read_level_sizes(folder)
+    codes = None
     if sizes:
         codes = read_array(folder / "item_codes.npy", np.int32)
         _check_codes(folder / "item_codes.npy", codes, sizes)
     users = {part: read_array(folder / f"user_codes_{part}.npy", np.int32) for part in ("valid", "test")
              if (folder / f"user_codes_{part}.npy").exists()}
     return Identifiers(codes, sizes, read_tensors(folder / "tokenizer.safetensors"), config, user_codes=users)
+
+
+def _read_level_sizes(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Codes of each level, none for identifiers without codes, and what else the configuration holds."""
+    config = read_json(folder / "config.json")
+    if "level_sizes" not in config:
+        raise ValueError(f"{folder / 'config.json'}: level_sizes is missing; re-run quantize")
+    return tuple(config.pop("level_sizes")), config
 
 
 def _check_codes(path: Path, codes: np.ndarray, level_sizes: Sequence[int]) -> None:
@@ -248,8 +273,11 @@ def read_examples(path: Path, num_items: int | None = None) -> Examples:
 def read_recommender_inputs(sequences: Path, tokens: Path, vectors: Path, cf_vectors: Path, split: Path,
                             parts: Sequence[str]) -> RecommenderInputs:
     held, texts = read_split(split), sequences / "items.parquet"
+    identifiers = read_identifiers(tokens)
+    if identifiers.codes is not None:
+        _check_rows(tokens / "item_codes.npy", identifiers.codes, held.num_items)
     return RecommenderInputs({name: read_examples(sequences / f"{name}.parquet", held.num_items) for name in parts},
-                             read_json(sequences / "vocabulary.json"), read_identifiers(tokens), held,
+                             read_json(sequences / "vocabulary.json"), identifiers, held,
                              *(read.reshape(held.num_items, -1)
                                for read in _read_both_vectors(vectors, cf_vectors, held.num_items)),
                              read_user_vectors(vectors), *read_embedding_model(vectors),
@@ -274,13 +302,23 @@ def read_model(folder: Path) -> Model:
     """Everything but the tables."""
     extra = {name: read_array(folder / f"{name}.npy", dtype) if (folder / f"{name}.npy").exists() else None
              for name, dtype in (("item_codes", np.int32), ("item_vectors", np.float32))}
+    for name, array in extra.items():
+        if array is not None:
+            _check_matrix(folder / f"{name}.npy", array)
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
 
 
-def read_final_codes(model: Path, tokens: Path) -> np.ndarray | None:
+def read_final_codes(model: Path, tokens: Path, num_items: int) -> np.ndarray | None:
     """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
-    found = [folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()]
-    return read_array(found[0], np.int32) if found else None
+    sizes, _ = _read_level_sizes(tokens)
+    if not sizes:
+        return None
+    changed = model / "item_codes.npy"
+    path = changed if changed.exists() else tokens / "item_codes.npy"
+    codes = read_array(path, np.int32)
+    _check_codes(path, codes, sizes)
+    _check_rows(path, codes, num_items)
+    return codes
 
 
 def write_figures(folder: Path, images: Mapping[str, bytes]) -> None:
@@ -328,7 +366,9 @@ def write_scored(folder: Path, candidates: Mapping[str, Candidates], scores: Map
 def read_scores(path: Path, num_items: int) -> tuple[np.ndarray, ...]:
     """Users, items, labels and scores ``(m,)`` of scored candidates."""
     table = read_table(path, SCORES)
-    return *_labelled(path, table, num_items), table["score"].to_numpy()
+    scores = table["score"].to_numpy()
+    refuse(path, np.isnan(scores), "score", "a number")
+    return *_labelled(path, table, num_items), scores
 
 
 def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
@@ -349,10 +389,11 @@ def read_predictions(path: Path, num_items: int) -> dict[str, Rankings]:
         if len(scores) != len(items.values):
             raise ValueError(f"{path}: {len(items.values)} items but {len(scores)} scores (candidates={name}); re-run "
                              "decode")
-        rising = (np.diff(scores) > 0) & (np.diff(items.row_of_value) == 0)
-        if rising.any():
-            raise ValueError(f"{path}: row {items.row_of_value[int(np.argmax(rising))]} of candidates={name} is not "
-                             "best first; re-run decode")
+        wrong = np.isnan(scores)
+        wrong[1:] |= (np.diff(scores) > 0) & (np.diff(items.row_of_value) == 0)
+        if wrong.any():
+            raise ValueError(f"{path}: row {items.row_of_value[int(np.argmax(wrong))]} of candidates={name} is not best "
+                             "first, or has a score that is no number; re-run decode")
         pairs = items.row_of_value * num_items + items.values
         if len(np.unique(pairs)) < len(pairs):
             raise ValueError(f"{path}: a list of candidates={name} holds an item twice; re-run decode")

@@ -39,7 +39,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.read_table(path, memory_map=True)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error})") from error
+        raise _damaged(path, error) from error
     for wanted in schema:
         if wanted.name not in table.column_names:
             raise ValueError(f"{path}: column {wanted.name} is missing; found {', '.join(table.column_names)}")
@@ -55,8 +55,9 @@ def read_array(path: Path, dtype: type) -> np.ndarray:
     require(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except EOFError as error:
-        raise ValueError(f"{path}: damaged ({error}); re-run the stage that makes it") from error
+    except (EOFError, ValueError) as error:
+        said = "not an array of numbers" if "pickle" in str(error) else error
+        raise _damaged(path, said) from error
     if array.dtype != dtype:
         raise ValueError(f"{path}: {array.dtype} values, expected {np.dtype(dtype)}")
     return array
@@ -80,7 +81,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error}); re-run the stage that makes it") from error
+        raise _damaged(path, error) from error
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
@@ -90,7 +91,10 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     require(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -171,6 +175,17 @@ def files_digest(*paths: Path) -> str:
 def require(path: Path) -> None:
     """Refuse a path where nothing is, naming the stage that makes it."""
     if not path.exists():
-        stage = next((MADE_BY[part] for part in reversed(path.parts) if part in MADE_BY), None)
+        stage = _maker(path)
         hint = f"; stage {stage} makes it: run `dvc repro {stage}`" if stage else ""
         raise FileNotFoundError(f"{path}: no such file{hint}")
+
+
+def _damaged(path: Path, said: object) -> ValueError:
+    stage = _maker(path)
+    hint = f"re-run stage {stage}, which makes it: `dvc repro {stage}`" if stage else "remove it, and make it anew"
+    return ValueError(f"{path}: damaged ({' '.join(str(said).split())}); {hint}")
+
+
+def _maker(path: Path) -> str | None:
+    """The stage that writes a file, as far as its folder tells."""
+    return next((MADE_BY[part] for part in reversed(path.parts) if part in MADE_BY), None)

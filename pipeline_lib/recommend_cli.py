@@ -73,7 +73,7 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
     config = _ranking_params(params) if recommendations or test_lists else load_params(params)
     tables: dict[Path, tuple[pa.Table, str]] = {}  # all are made before one is written
     if codes is not None:
-        made = artifacts.read_final_codes(MODEL, TOKENS)
+        made = artifacts.read_final_codes(MODEL, TOKENS, len(catalogue))
         if made is None:
             raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
         tables[codes] = codes_table(catalogue.item_ids, made), f"{len(made)} items"

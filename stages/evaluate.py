@@ -47,7 +47,7 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
                            "set decode.filter_history=false where things are taken again", 100 * refused)
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"),
-                                          artifacts.read_final_codes(model, tokens))
+                                          artifacts.read_final_codes(model, tokens, held.num_items))
         plain_files.write_json(metrics, metrics_tree(run, evaluation, decoded))
         by_popularity, tables = popularity_rows(evaluation.groups["test"]), plain_files.read_tables(model)
         plain_files.write_csv(popularity_plot, by_popularity)

@@ -93,7 +93,7 @@ def test_item_vectors_must_be_finite_and_one_an_item(tmp_path):
     artifacts.write_embedding(tmp_path / "text", Embedding(np.array([[1.0], [np.nan]]), {}))
     with pytest.raises(ValueError, match="vector of row 1 is not finite"):
         artifacts.read_item_vectors(tmp_path / "text", 2)
-    with pytest.raises(ValueError, match="2 rows, but there are 3 items"):
+    with pytest.raises(ValueError, match=r"items.npy: shape \(2, 1\), but there are 3 items"):
         artifacts.read_item_vectors(tmp_path / "text", 3)
 
 
@@ -111,11 +111,38 @@ def test_sequences_and_models_come_back(tmp_path):
 
 def test_codes_that_training_changed_win_over_those_of_quantize(tmp_path):
     model, tokens = tmp_path / "model", tmp_path / "tokens"
-    assert artifacts.read_final_codes(model, tokens) is None
-    for folder, code in ((tokens, 1), (model, 2)):
-        folder.mkdir()
-        np.save(folder / "item_codes.npy", np.full((3, 1), code, np.int32))
-        assert artifacts.read_final_codes(model, tokens).tolist() == [[code]] * 3
+    artifacts.write_identifiers(tokens, Identifiers(None, ()))
+    assert artifacts.read_final_codes(model, tokens, 3) is None
+    artifacts.write_identifiers(tokens, Identifiers(np.full((3, 1), 1, np.int32), (4,)))
+    assert artifacts.read_final_codes(model, tokens, 3).tolist() == [[1]] * 3
+    model.mkdir()
+    np.save(model / "item_codes.npy", np.full((3, 1), 2, np.int32))
+    assert artifacts.read_final_codes(model, tokens, 3).tolist() == [[2]] * 3
+
+
+@pytest.mark.parametrize(("codes", "message"), [
+    (np.zeros(3), r"codes of shape \(3,\)"), (np.full((3, 1), 4), "code 4 at level 0 does not fit a codebook of 4"),
+    (np.zeros((2, 1)), r"shape \(2, 1\), but there are 3 items"),
+])
+def test_codes_that_training_left_in_another_form_are_refused(tmp_path, codes, message):
+    model, tokens = tmp_path / "model", tmp_path / "tokens"
+    artifacts.write_identifiers(tokens, Identifiers(np.zeros((3, 1), np.int32), (4,)))
+    model.mkdir()
+    np.save(model / "item_codes.npy", codes.astype(np.int32))
+    with pytest.raises(ValueError, match=f"model/item_codes.npy: .*{message}"):
+        artifacts.read_final_codes(model, tokens, 3)
+
+
+def test_arrays_of_another_shape_are_refused_where_they_are_read(tmp_path):
+    artifacts.write_embedding(tmp_path / "mf", Embedding(np.ones((2, 3)), {}, np.ones(4), np.ones((4, 3))))
+    with pytest.raises(ValueError, match=r"users_valid.npy: shape \(4,\), expected rows"):
+        artifacts.read_user_vectors(tmp_path / "mf")
+    artifacts.write_model(tmp_path / "model", Model({}, {}, [], item_vectors=np.ones(3, np.float32)))
+    with pytest.raises(ValueError, match=r"item_vectors.npy: shape \(3,\), expected rows"):
+        artifacts.read_model(tmp_path / "model")
+    plain_files.write_json(tmp_path / "tokens/config.json", {})
+    with pytest.raises(ValueError, match="tokens/config.json: level_sizes is missing; re-run quantize"):
+        artifacts.read_identifiers(tmp_path / "tokens")
 
 
 def test_predictions_come_back_by_candidate_set(tmp_path):
@@ -141,6 +168,7 @@ def test_a_list_with_an_item_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("scores", "message"), [
     ([-2, -1], "row 0 of candidates=all is not best first"), ([-1], "2 items but 1 scores"),
+    ([-1, np.nan], "row 0 of candidates=all .* has a score that is no number"),
 ])
 def test_a_list_in_another_order_or_without_its_scores_is_refused(tmp_path, scores, message):
     path = tmp_path / "test.parquet"
@@ -158,6 +186,20 @@ def test_a_list_in_another_order_or_without_its_scores_is_refused(tmp_path, scor
 def test_columns_out_of_their_range_are_refused(tmp_path, split, change, message):
     artifacts.write_split(tmp_path / "split", replace(split, **change))
     with pytest.raises(ValueError, match=message):
+        artifacts.read_split(tmp_path / "split")
+
+
+@pytest.mark.parametrize(("file", "column", "values", "message"), [
+    ("items", "item", [2, 1, 0], "item of row 0 is not the row's own number"), ("train", "user", [-7], "user of row 0 is not 0 or more"),
+    ("valid", "user", [-1], "user of row 0 is not 0 or more"),
+])
+def test_numbers_of_a_split_that_cannot_be_are_refused(tmp_path, split, file, column, values, message):
+    artifacts.write_split(tmp_path / "split", split)
+    path = tmp_path / f"split/{file}.parquet"
+    table = pq.read_table(path, memory_map=False)
+    changed = pa.array([*values, *table[column].to_pylist()[len(values):]], pa.int32())
+    pq.write_table(table.set_column(table.column_names.index(column), table.schema.field(column), changed), path)
+    with pytest.raises(ValueError, match=f"{file}.parquet: {message}"):
         artifacts.read_split(tmp_path / "split")
 
 
@@ -183,12 +225,27 @@ def test_a_code_behind_the_end_of_its_identifier_is_refused(tmp_path):
                                     Identifiers(np.array([[0, 1], [-1, 2]], dtype=np.int32), (4, 4)))
 
 
-def test_damaged_arrays_and_tensors_are_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("content", [b"", b'{"cut": "of', b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_or"])
+def test_damaged_files_are_refused_in_one_line_that_names_the_stage(tmp_path, content):
     for name, read in (("items.npy", lambda path: plain_files.read_array(path, np.float32)),
-                       ("model.safetensors", plain_files.read_tensors)):
-        (tmp_path / name).write_bytes(b"")
-        with pytest.raises(ValueError, match=f"{name}: damaged .*; re-run the stage that makes it"):
-            read(tmp_path / name)
+                       ("model.safetensors", plain_files.read_tensors), ("decode.json", plain_files.read_json),
+                       ("train.parquet", lambda path: plain_files.read_table(path, artifacts.TRAIN))):
+        for folder, hint in (("model", "re-run stage finetune, which makes it: `dvc repro finetune`"),
+                             ("elsewhere", "remove it, and make it anew")):
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=f"{name}: damaged .*; {hint}") as refused:
+                read(path)
+            assert "\n" not in str(refused.value)
+
+
+def test_an_array_that_was_cut_off_is_refused(tmp_path):
+    np.save(tmp_path / "items.npy", np.ones((9, 3), np.float32))
+    whole = (tmp_path / "items.npy").read_bytes()
+    (tmp_path / "items.npy").write_bytes(whole[:-40])
+    with pytest.raises(ValueError, match="items.npy: damaged .*remove it"):
+        plain_files.read_array(tmp_path / "items.npy", np.float32)
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
@@ -206,5 +263,5 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
 
 def test_pickled_arrays_are_never_loaded(tmp_path):
     np.save(tmp_path / "items.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match=r"items.npy: damaged \(not an array of numbers\)"):
         plain_files.read_array(tmp_path / "items.npy", np.float32)
