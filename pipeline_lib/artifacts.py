@@ -169,7 +169,7 @@ def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
     paths = {name: folder / f"users_{name}.npy" for name in ("valid", "test")}
     vectors = {name: read_array(path, np.float32) for name, path in paths.items() if path.exists()}
     for name, array in vectors.items():
-        _check_matrix(paths[name], array)
+        _require_rows(paths[name], array)
     return vectors
 
 
@@ -179,8 +179,8 @@ def _check_rows(path: Path, array: np.ndarray, num_items: int) -> None:
                          "makes it")
 
 
-def _check_matrix(path: Path, array: np.ndarray) -> None:
-    if array.ndim != 2:
+def _require_rows(path: Path, array: np.ndarray) -> None:
+    if array.ndim < 2:
         raise ValueError(f"{path}: shape {array.shape}, expected rows of numbers; re-run the stage that makes it")
 
 
@@ -304,7 +304,7 @@ def read_model(folder: Path) -> Model:
              for name, dtype in (("item_codes", np.int32), ("item_vectors", np.float32))}
     for name, array in extra.items():
         if array is not None:
-            _check_matrix(folder / f"{name}.npy", array)
+            _require_rows(folder / f"{name}.npy", array)
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from pipeline_lib.parsing import parse
+from pipeline_lib.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 
 T = TypeVar("T")
 INDEX_KINDS = ("flat", "ivf", "hnsw")  # values of decode.index
@@ -12,8 +13,8 @@ INDEX_KINDS = ("flat", "ivf", "hnsw")  # values of decode.index
 
 @dataclass(frozen=True)
 class KCore:
-    user: int = 0
-    item: int = 0
+    user: NonNegativeInt = 0
+    item: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class IngestParams:
     after: float | None = None
     before: float | None = None
     k_core: KCore = KCore()
-    max_bad_rows: int = 0
+    max_bad_rows: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
 class CandidateParams:
     source: Literal["sampled", "impressions"] | None = None
-    negatives: int = 10
-    users: int | None = None
+    negatives: PositiveInt = 10
+    users: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -45,55 +46,55 @@ class SplitParams:
     file: str | None = None
     ratios: tuple[float, ...] = (0.8, 0.1, 0.1)
     by: Literal["time", "history"] = "time"
-    test_users: float = 0.1
-    valid_users: float = 0.1
-    max_history: int | None = None
-    unseen_user_share: float = 0.0
-    min_history: int = 1
+    test_users: ShareBelowOne = 0.1
+    valid_users: ShareBelowOne = 0.1
+    max_history: PositiveInt | None = None
+    unseen_user_share: ShareBelowOne = 0.0
+    min_history: NonNegativeInt = 1
     refit: bool = False
     candidates: CandidateParams = CandidateParams()
 
 
 @dataclass(frozen=True)
 class SequencesParams:
-    max_items: int = 20
+    max_items: PositiveInt = 20
     train_targets: Literal["prefixes", "last", "windows"] = "prefixes"
-    user_buckets: int = 0
+    user_buckets: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
 class TrainingParams:
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.01
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.01
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
-    warmup_share: float = 0.05
-    clip_norm: float = 1.0
+    warmup_share: Share = 0.05
+    clip_norm: PositiveFloat = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    bucket_batches: int = 50
-    validate_every: int = 1
-    validate_users: int | None = None
-    patience: int = 10
+    bucket_batches: PositiveInt = 50
+    validate_every: PositiveInt = 1
+    validate_users: PositiveInt | None = None
+    patience: PositiveInt = 10
     early_stopping: Literal["ndcg@10", "recall@10", "loss"] = "ndcg@10"
 
 
 @dataclass(frozen=True)
 class DecodeParams:
     kind: str
-    beam_size: int = 20
-    top_k: int = 30
+    beam_size: PositiveInt = 20
+    top_k: PositiveInt = 30
     filter_history: bool = False
     candidate_sets: bool = False
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     prompt: Literal["seen", "unseen", "user_only"] = "seen"
     index: str | None = None
-    beta: float | None = None
+    beta: Share | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    ks: tuple[int, ...] = (1, 5, 10, 20, 30)
+    ks: tuple[PositiveInt, ...] = (1, 5, 10, 20, 30)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ class TokenizerParams:
     source: str
     cf_source: str
     collisions: Literal["suffix", "sinkhorn", "none"]
-    max_collision_rate: float
-    min_utilisation: float
+    max_collision_rate: Share
+    min_utilisation: Share
     options: Options
 
 
@@ -135,7 +136,7 @@ class RecommenderParams:
 class Params:
     """``blocks``: the options of every kind, chosen or not, by their place, e.g. ``tokenizer.rqvae``."""
 
-    seed: int
+    seed: NonNegativeInt
     preset: Mapping[str, str]
     ingest: IngestParams
     split: SplitParams

@@ -5,7 +5,6 @@ reads with this module and then checks the combination.
 """
 
 import dataclasses
-import operator
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,9 @@ import yaml
 
 from pipeline_lib.params import EmbedParams, Options, Params, RecommenderParams, TokenizerParams
 from pipeline_lib.parsing import convert, known_names, parse, refuse_missing, refuse_unknown
+from pipeline_lib.ranges import NonNegativeInt
 
 T = TypeVar("T")
-LOWEST = {"seed": 0, "ingest.max_bad_rows": 0, "ingest.k_core.user": 0, "ingest.k_core.item": 0, "sequences.max_items": 1,
-          "training.epochs": 1, "training.batch_size": 1, "training.validate_every": 1, "training.bucket_batches": 1,
-          "decode.beam_size": 1, "decode.top_k": 1, "decode.batch_size": 1}
 
 
 def read_params(path: Path) -> Params:
@@ -80,7 +77,7 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
     blocks = [_blocks(tree[axis], config, axis) for axis, config in
               (("embed", EmbedParams), ("tokenizer", TokenizerParams), ("recommender", RecommenderParams))]
     params = Params(
-        seed=convert(int, tree["seed"], "seed"),
+        seed=convert(NonNegativeInt, tree["seed"], "seed"),
         preset=convert(Mapping[str, str], tree["preset"], "preset"),
         ablations=convert(tuple[str, ...], tree.get("ablations", ()), "ablations"),
         embed=_embed_params(tree["embed"], blocks[0]),
@@ -89,20 +86,9 @@ def params_from_tree(tree: Mapping[str, Any]) -> Params:
         blocks={options.where: options for axis in blocks for options in axis.values()},
         **plain,
     )
-    _check_ranges(params)
-    return params
-
-
-def _check_ranges(params: Params) -> None:
-    """Refuse numbers that no stage can work with."""
-    for key, least in LOWEST.items():
-        value = operator.attrgetter(key)(params)
-        if value < least:
-            raise ValueError(f"params: {key} is {value}; expected {least} or more")
     if not params.evaluate.ks:
         raise ValueError("params: evaluate.ks is empty; expected lengths of lists, e.g. [5, 10]")
-    if min(params.evaluate.ks) < 1:
-        raise ValueError(f"params: evaluate.ks has {min(params.evaluate.ks)}; expected lengths of lists, 1 or more")
+    return params
 
 
 def check_ablation(params: Params) -> None:
@@ -143,7 +129,7 @@ def _kind_params(config: type[T], tree: Mapping[str, Any], blocks: Mapping[str, 
     if not isinstance(kind, str) or kind not in blocks:
         raise ValueError(f"params: {where}.kind is {kind}; {known_names(str(kind), sorted(blocks))}")
     plain = {name: value for name, value in tree.items() if name not in blocks}
-    hints = typing.get_type_hints(config)
+    hints = typing.get_type_hints(config, include_extras=True)
     refuse_missing(plain, hints.keys() - {"options"}, where)
     return config(options=blocks[kind],
                   **{name: convert(hints[name], value, f"{where}.{name}") for name, value in plain.items()})

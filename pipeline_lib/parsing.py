@@ -5,7 +5,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def parse(config: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"params: {where} is {values!r}, expected a mapping")
-    hints = typing.get_type_hints(config)
+    hints = typing.get_type_hints(config, include_extras=True)
     refuse_unknown(values, hints.keys(), where)
     for f in dataclasses.fields(config):
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
@@ -52,8 +52,13 @@ def known_names(name: Any, known: Iterable[str]) -> str:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Check a YAML value against a type and give it that type."""
+    """Check a YAML value against a type, and the range that it may have (`ranges`), and give it that type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        converted = convert(args[0], value, where)
+        for limit in args[1:]:
+            limit.check(converted, where)
+        return converted
     if origin in (typing.Union, types.UnionType):
         inner = next(arg for arg in args if arg is not type(None))
         return None if value is None and type(None) in args else convert(inner, value, where)

@@ -13,7 +13,7 @@ from pipeline_lib import variants
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # from the bottom; a room imports from rooms below it, and from itself
-    {"ragged", "seeding", "parsing", "params", "params_file", "plain_files", "command"},
+    {"ragged", "seeding", "parsing", "ranges", "params", "params_file", "plain_files", "command"},
     {"records", "columns"},
     {"artifacts"},
     {"interactions", "quantizers", "evaluation"},

@@ -190,7 +190,8 @@ def test_columns_out_of_their_range_are_refused(tmp_path, split, change, message
 
 
 @pytest.mark.parametrize(("file", "column", "values", "message"), [
-    ("items", "item", [2, 1, 0], "item of row 0 is not the row's own number"), ("train", "user", [-7], "user of row 0 is not 0 or more"),
+    ("items", "item", [2, 1, 0], "item of row 0 is not the row's own number"),
+    ("train", "user", [-7], "user of row 0 is not 0 or more"),
     ("valid", "user", [-1], "user of row 0 is not 0 or more"),
 ])
 def test_numbers_of_a_split_that_cannot_be_are_refused(tmp_path, split, file, column, values, message):

@@ -84,7 +84,7 @@ def test_a_pipeline_on_data_that_is_not_here_is_possible_and_said(sidflow):
     (("report", "--out", "conf"), "error: --out conf: is a folder; expected a file"),
     (("params", "--out", "conf"), "error: [Errno 21] Is a directory"),
     (("check", "training.batch_size=0"), "error: params: training.batch_size is 0; expected 1 or more"),
-    (("check", "evaluate.ks=[0]"), "error: params: evaluate.ks has 0"),
+    (("check", "evaluate.ks=[0]"), "error: params: evaluate.ks[0] is 0; expected 1 or more"),
     (("recommend",), "error: give either --user or --history"),
     (("recommend", "--user", "x"), "error: data/ingest/items.parquet: no such file; stage ingest makes it"),
     (("data", "validate", "absent"), "error: absent: no such folder"),

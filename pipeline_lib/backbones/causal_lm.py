@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_tokenizer, train_byte_tokenizer
+from pipeline_lib.ranges import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
 
 ATTENTION = "sdpa"
 FAMILIES = ("opt", "qwen2", "gpt2")
@@ -31,22 +32,22 @@ class Backbone:
 
     pretrained: str | None = None
     family: Literal[*FAMILIES] = "opt"
-    layers: int = 2
-    heads: int = 4
-    width: int = 128
-    feed_forward: int = 512
-    dropout: float = 0.0
-    vocabulary: int = 8000
-    max_positions: int = 512
+    layers: PositiveInt = 2
+    heads: PositiveInt = 4
+    width: PositiveInt = 128
+    feed_forward: PositiveInt = 512
+    dropout: ShareBelowOne = 0.0
+    vocabulary: PositiveInt = 8000
+    max_positions: PositiveInt = 512
 
 
 @dataclass(frozen=True)
 class Lora:
     """Adapters of this ``rank`` beside the layers named in ``targets``; rank 0: no adapters, all weights train."""
 
-    rank: int = 32
-    alpha: float = 64.0
-    dropout: float = 0.1
+    rank: NonNegativeInt = 32
+    alpha: PositiveFloat = 64.0
+    dropout: ShareBelowOne = 0.1
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
@@ -54,13 +55,22 @@ def build_causal_lm(backbone: Backbone, vocab_size: int, pad_id: int, end_id: in
     """A model of the given sizes with random weights from the global torch generator.
 
     Raises:
-        ValueError: for an unknown family, or heads that do not divide the width.
+        ValueError: for an unknown family, and as `check_backbone`.
     """
-    if backbone.width % backbone.heads:
-        raise ValueError(f"params: backbone.width is {backbone.width} but there are {backbone.heads} heads; take a "
-                         f"width that {backbone.heads} divides")
+    check_backbone(backbone)
     config = _sizes(backbone, vocab_size=vocab_size, pad_token_id=pad_id, bos_token_id=end_id, eos_token_id=end_id)
     return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+
+
+def check_backbone(backbone: Backbone, where: str = "backbone") -> None:
+    """Refuse sizes that no model can be built of; a pretrained one has sizes of its own.
+
+    Raises:
+        ValueError: for heads that do not divide the width.
+    """
+    if backbone.pretrained is None and backbone.width % backbone.heads:
+        raise ValueError(f"params: {where}.width is {backbone.width} but there are {backbone.heads} heads; take a "
+                         f"width that {backbone.heads} divides")
 
 
 def load_causal_lm(name_or_folder: str) -> PreTrainedModel:

@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, load_backbone, restore_backbone, save_backbone
+from pipeline_lib.backbones.causal_lm import (
+    Backbone, Lora, add_lora, check_backbone, load_backbone, restore_backbone, save_backbone,
+)
 from pipeline_lib.backbones.dense_tokens import DenseTokenLM, answered
 from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.embeddings.attribute_tasks import AttributeTasks, attribute_tasks, choose_attributes, training_texts
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
@@ -49,18 +52,18 @@ class Config:
 
     backbone: Backbone = field(default_factory=Backbone)
     lora: Lora = field(default_factory=lambda: Lora(rank=0))
-    tokens: int = 4
+    tokens: PositiveInt = 4
     shown: tuple[str, ...] = ()
     predicted: tuple[str, ...] = ()
-    max_tokens: int = 48
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
+    max_tokens: PositiveInt = 48
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 0.01
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
-    warmup_share: float = 0.05
-    clip_norm: float = 1.0
-    patience: int = 3
+    warmup_share: Share = 0.05
+    clip_norm: PositiveFloat = 1.0
+    patience: PositiveInt = 3
     validation_share: float = 0.05
 
 
@@ -202,9 +205,7 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    for name in ("tokens", "max_tokens", "epochs", "batch_size", "patience"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"params: embed.dense.{name} is {getattr(config, name)}; expected 1 or more")
+    check_backbone(config.backbone, "embed.dense.backbone")
     if not 0 < config.validation_share < 1:
         raise ValueError(f"params: embed.dense.validation_share is {config.validation_share}; expected a share above 0 "
                          "and below 1")

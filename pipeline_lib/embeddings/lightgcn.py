@@ -18,10 +18,11 @@ from torch import Tensor
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.embeddings.mf import mean_of_neighbours
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, check_options, count_users, distinct_values, fit_pairwise,
+    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise,
     training_pairs, user_states,
 )
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeInt
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
@@ -33,19 +34,8 @@ from pipeline_lib.training.validation import EPOCH_FIGURE
 class Config(PairwiseOptions):
     """Options under ``embed.lightgcn``: ``layers`` is Lg; ``export`` propagated (mean of layers) or ego (layer 0)."""
 
-    layers: int = 3
+    layers: NonNegativeInt = 3
     export: Literal["propagated", "ego"] = "propagated"
-
-
-def check_config(config: Config) -> None:
-    """Refuse options that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    check_options(config, "lightgcn")
-    if config.layers < 0:
-        raise ValueError(f"params: embed.lightgcn.layers is {config.layers}; expected 0 or more")
 
 
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
@@ -61,9 +51,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         catalogue: not used; here since every embedding source takes the same arguments.
 
     Raises:
-        ValueError: for options that cannot be, and as `fit_pairwise`.
+        ValueError: as `fit_pairwise`.
     """
-    check_config(config)
     seed_everything(seed)
     num_users = count_users(split)
     graph = BipartiteGraph(*training_pairs(split).T, num_users, split.num_items)

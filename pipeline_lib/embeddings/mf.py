@@ -16,10 +16,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pipeline_lib.embeddings.pairwise import (
-    PairwiseModel, PairwiseOptions, Vectors, check_options, count_users, distinct_values, fit_pairwise,
+    PairwiseModel, PairwiseOptions, Vectors, count_users, distinct_values, fit_pairwise,
     user_states,
 )
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeFloat, PositiveInt
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.training.checkpoints import Checkpoints
@@ -31,18 +32,9 @@ from pipeline_lib.training.validation import EPOCH_FIGURE
 class Config(PairwiseOptions):
     """Options under ``embed.mf``. Without a graph that smooths them, vectors need a strong regularisation."""
 
-    regularisation: float = 0.03
-    batch_size: int = 4096
-    epochs: int = 150
-
-
-def check_config(config: Config) -> None:
-    """Refuse options that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    check_options(config, "mf")
+    regularisation: NonNegativeFloat = 0.03
+    batch_size: PositiveInt = 4096
+    epochs: PositiveInt = 150
 
 
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,
@@ -56,9 +48,8 @@ def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoin
         catalogue: not used; here since every embedding source takes the same arguments.
 
     Raises:
-        ValueError: for options that cannot be, and as `fit_pairwise`.
+        ValueError: as `fit_pairwise`.
     """
-    check_config(config)
     seed_everything(seed)
     model = PairwiseModel(count_users(split), split.num_items, config.dimensions, config.regularisation)
     rows = fit_pairwise(model, split, _vectors, config, checkpoints=checkpoints, accelerator=accelerator, seed=seed)

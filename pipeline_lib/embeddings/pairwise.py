@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline_lib.backbones.graph import BipartiteGraph, mean_of_layers
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from pipeline_lib.records import Cases, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.training.checkpoints import Checkpoints
@@ -37,27 +38,15 @@ class PairwiseOptions:
     model puts the items of its training first: it is fitted to do so.
     """
 
-    dimensions: int = 64
-    learning_rate: float = 5e-3
-    regularisation: float = 1e-4
-    batch_size: int = 8192
-    epochs: int = 100
-    patience: int = 5
-    validate_every: int = 5
-    validate_users: int | None = None
+    dimensions: PositiveInt = 64
+    learning_rate: PositiveFloat = 5e-3
+    regularisation: NonNegativeFloat = 1e-4
+    batch_size: PositiveInt = 8192
+    epochs: PositiveInt = 100
+    patience: PositiveInt = 5
+    validate_every: PositiveInt = 5
+    validate_users: PositiveInt | None = None
     filter_history: bool = True
-
-
-def check_options(options: PairwiseOptions, source: str) -> None:
-    """Refuse options of ``source`` that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    for name in ("dimensions", "batch_size", "epochs", "patience", "validate_every", "validate_users"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"params: embed.{source}.{name} is {value}; expected 1 or more")
 
 
 @dataclass(frozen=True)

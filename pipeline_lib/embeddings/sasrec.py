@@ -22,6 +22,7 @@ from pipeline_lib.backbones.causal_transformer import CausalTransformer
 from pipeline_lib.backbones.item_losses import bce_loss, full_softmax_loss, sampled_softmax_loss
 from pipeline_lib.params import TrainingParams
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from pipeline_lib.records import Cases, Catalogue, Embedding, Split
 from pipeline_lib.seeding import numpy_generator, seed_everything
 from pipeline_lib.sequences.batches import in_order_batches, length_bucketed_batches
@@ -43,22 +44,22 @@ class Config:
     ``filter_history``: whether epochs are chosen by lists that leave out the user's history.
     """
 
-    dimensions: int = 64
-    layers: int = 2
-    heads: int = 2
-    feed_forward: int = 256
-    dropout: float = 0.5
-    initializer_std: float = 0.02
-    max_items: int = 50
+    dimensions: PositiveInt = 64
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    feed_forward: PositiveInt = 256
+    dropout: ShareBelowOne = 0.5
+    initializer_std: PositiveFloat = 0.02
+    max_items: PositiveInt = 50
     loss: Literal["full", "sampled", "bce"] = "full"
-    negatives: int = 100
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    epochs: int = 200
-    patience: int = 10
-    validate_every: int = 1
-    validate_users: int | None = None
+    negatives: PositiveInt = 100
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    epochs: PositiveInt = 200
+    patience: PositiveInt = 10
+    validate_every: PositiveInt = 1
+    validate_users: PositiveInt | None = None
     filter_history: bool = True
 
 
@@ -215,10 +216,9 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    for name in ("max_items", "negatives", "batch_size", "epochs", "patience", "validate_every", "validate_users"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"params: embed.sasrec.{name} is {value}; expected 1 or more")
+    if config.dimensions % config.heads:
+        raise ValueError(f"params: embed.sasrec.dimensions is {config.dimensions}, which {config.heads} heads do not divide; "
+                         "change one of them")
 
 
 def _check_split(split: Split) -> None:

@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
 
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import PositiveInt
 from pipeline_lib.records import Catalogue, Embedding, Split
 from pipeline_lib.training.checkpoints import Checkpoints
 
@@ -29,22 +30,11 @@ class Config:
     """Options under ``embed.text``; see conf/config.yaml."""
 
     encoder: str = "lsa"
-    dimensions: int = 256
-    ngram_max: int = 2
-    min_count: int = 2
-    batch_size: int = 64
+    dimensions: PositiveInt = 256
+    ngram_max: PositiveInt = 2
+    min_count: PositiveInt = 2
+    batch_size: PositiveInt = 64
     normalise: bool = True
-
-
-def check_config(config: Config) -> None:
-    """Refuse options that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    for name in ("dimensions", "ngram_max", "min_count", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"params: embed.text.{name} is {getattr(config, name)}; expected 1 or more")
 
 
 def embed_items(catalogue: Catalogue, split: Split, config: Config, *, checkpoints: Checkpoints,

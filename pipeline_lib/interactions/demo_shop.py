@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import yaml
 
 from pipeline_lib.interactions.raw import RawData
+from pipeline_lib.params_file import read_tree
 from pipeline_lib.parsing import parse
+from pipeline_lib.ranges import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne
 from pipeline_lib.seeding import numpy_generator
 
 DAY = 24 * 3600
@@ -24,9 +25,9 @@ DAY = 24 * 3600
 
 @dataclass(frozen=True)
 class History:
-    least: int
-    mean: float
-    most: int
+    least: PositiveInt
+    mean: PositiveFloat
+    most: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Department:
 
 @dataclass(frozen=True)
 class Recipe:
-    seed: int
-    users: int
-    items: int
-    late_items: float
+    seed: NonNegativeInt
+    users: PositiveInt
+    items: PositiveInt
+    late_items: ShareBelowOne
     first_day: str
-    days: int
+    days: PositiveInt
     history: History
     behaviour: Behaviour
     styles: tuple[Style, ...]
@@ -134,8 +135,8 @@ def _read_recipe(path: Path) -> Recipe:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; restore it from git, or set ingest.path to a folder that has "
                                 "a shop.yaml")
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if isinstance(tree, dict) and "first_day" in tree:
+    tree = dict(read_tree(path))
+    if "first_day" in tree:
         tree["first_day"] = str(tree["first_day"])  # YAML reads a bare day as a date
     recipe = parse(Recipe, tree, path.name)
     names = [category.name for department in recipe.departments for category in department.categories]

@@ -18,6 +18,7 @@ from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.backbones.t5 import T5Decoder, build_t5
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, candidate_tries, search_cases
 from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.ranges import PositiveFloat, PositiveInt, ShareBelowOne
 from pipeline_lib.records import Cases, Examples, Split
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.sequences.batches import in_order_batches
@@ -37,14 +38,14 @@ class Network:
     those of tau = 1.
     """
 
-    layers: int
-    heads: int
-    head_size: int
-    width: int
-    feed_forward: int
-    dropout: float
+    layers: PositiveInt
+    heads: PositiveInt
+    head_size: PositiveInt
+    width: PositiveInt
+    feed_forward: PositiveInt
+    dropout: ShareBelowOne
     softmax: Literal["vocabulary", "level"] = "vocabulary"
-    softmax_temperature: float = 1.0
+    softmax_temperature: PositiveFloat = 1.0
 
 
 class CodeSeq2Seq(nn.Module):
@@ -59,8 +60,6 @@ class CodeSeq2Seq(nn.Module):
         if network.softmax == "level" and vocabulary.has_ends:
             raise ValueError("params: softmax=level needs identifiers of one length, but these vary, and their end "
                              "belongs to no level; set softmax=vocabulary")
-        if network.softmax_temperature <= 0:
-            raise ValueError(f"params: softmax_temperature is {network.softmax_temperature}, expected a number above 0")
         self.temperature = network.softmax_temperature
         self.vocabulary, self.over_level = vocabulary, network.softmax == "level"
         self.t5 = build_t5(vocabulary.size, network.width, network.layers, network.heads, network.head_size,

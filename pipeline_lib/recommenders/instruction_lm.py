@@ -23,9 +23,12 @@ from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.decoding.ranking import Decoder, RankedUsers, search_cases
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.parsing import parse
+from pipeline_lib.ranges import NonNegativeInt, PositiveInt
 from pipeline_lib.recommenders.code_seq2seq import make_decoder, validation_sample
 from pipeline_lib.recommenders.instruction_batches import TaskBatches, prompt_tensors
-from pipeline_lib.recommenders.instruction_network import STARTS, InstructionLM, item_texts, starting_lm
+from pipeline_lib.recommenders.instruction_network import (
+    STARTS, InstructionLM, check_start, item_texts, require_positions, starting_lm,
+)
 from pipeline_lib.records import Cases, Examples, Model, RecommenderInputs
 from pipeline_lib.seeding import seed_everything
 from pipeline_lib.sequences.batches import in_order_batches
@@ -39,6 +42,7 @@ from pipeline_lib.training.validation import VALIDATION_K, mean_loss, ranking_fi
 
 log = logging.getLogger(__name__)
 WARN_ABOVE = 0.05  # share of the items of histories that have no room in a sequence
+WHERE = "recommender.instruction_lm"
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ class Config:
     start: Literal[*STARTS] = "fresh"
     tasks: tuple[Literal[*TASKS], ...] = (NEXT_ITEM, TEXT_TO_ITEM)
     alignment_weight: float = 1.0
-    joint_epochs: int | None = None
+    joint_epochs: NonNegativeInt | None = None
     second_phase: bool = True
-    next_epochs: int | None = None
+    next_epochs: NonNegativeInt | None = None
     loss_on: Literal["all", "target"] = "all"
     softmax: Literal["vocabulary", "level"] = "vocabulary"
-    max_items: int = 20
-    max_tokens: int = 256
-    max_text: int = 32
+    max_items: PositiveInt = 20
+    max_tokens: PositiveInt = 256
+    max_text: PositiveInt = 32
     numbered: bool = True
 
 
@@ -81,7 +85,7 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     seed_everything(seed)
     texts = item_texts(inputs.catalogue)
     lm, tokenizer = starting_lm(config.start, config.backbone, inputs.embedder, inputs.embedder_json,
-                                [*WORDS, *texts], "recommender.instruction_lm")
+                                [*WORDS, *texts], WHERE)
     network, instructions = _build(add_lora(lm, config.lora), tokenizer, inputs, config, texts)
     log.info("%d words, %d code tokens, %d of %d parameters train", network.first_code, len(network.level_of_row),
              sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
@@ -157,6 +161,7 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
+    check_start(config.start, config.backbone, config.max_tokens, WHERE)
     if NEXT_ITEM not in config.tasks:
         raise ValueError(f"params: recommender.instruction_lm.tasks is {', '.join(config.tasks) or 'empty'}; "
                          f"{NEXT_ITEM}, which ranking asks for, must be among them")
@@ -174,10 +179,7 @@ def check_config(config: Config) -> None:
 def _build(lm: PreTrainedModel, tokenizer: TextTokenizer, inputs: RecommenderInputs, config: Config,
            texts: Sequence[str]) -> tuple[InstructionLM, Instructions]:
     identifiers, first_code = inputs.identifiers, lm.get_input_embeddings().num_embeddings
-    longest = lm.config.max_position_embeddings
-    if config.max_tokens > longest:
-        raise ValueError(f"params: recommender.instruction_lm.max_tokens is {config.max_tokens}, but the language "
-                         f"model has {longest} positions; lower it")
+    require_positions(config.max_tokens, lm.config.max_position_embeddings, WHERE)
     instructions = compile_instructions(
         tokenizer.encode, end=tokenizer.id_of(tokenizer.end), first_code=first_code, codes=identifiers.codes,
         level_sizes=identifiers.level_sizes, texts=texts, max_items=config.max_items, max_tokens=config.max_tokens,

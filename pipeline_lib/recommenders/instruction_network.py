@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline_lib.backbones.causal_lm import Backbone, load_backbone, restore_backbone
+from pipeline_lib.backbones.causal_lm import Backbone, check_backbone, load_backbone, restore_backbone
 from pipeline_lib.backbones.empty_share import no_rows
 from pipeline_lib.backbones.item_losses import full_softmax_loss
 from pipeline_lib.backbones.text_tokenizer import TextTokenizer
@@ -89,6 +89,25 @@ def item_texts(catalogue: Catalogue | None) -> list[str]:
     if catalogue is None:
         return []
     return [text or title for text, title in zip(catalogue.texts, catalogue.titles, strict=True)]
+
+
+def check_start(start: str, backbone: Backbone, max_tokens: int, where: str) -> None:
+    """Refuse sizes of a new language model that cannot be; those of another are known once it is loaded.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    if start == "fresh":
+        check_backbone(backbone, f"{where}.backbone")
+        if backbone.pretrained is None:
+            require_positions(max_tokens, backbone.max_positions, where)
+
+
+def require_positions(max_tokens: int, positions: int, where: str) -> None:
+    """Refuse sequences that a language model of so many ``positions`` cannot read."""
+    if max_tokens > positions:
+        raise ValueError(f"params: {where}.max_tokens is {max_tokens}, but the language model has {positions} positions; "
+                         "lower it")
 
 
 def starting_lm(start: str, backbone: Backbone, embedder: Mapping[str, np.ndarray], embedder_json: Mapping[str, Any],

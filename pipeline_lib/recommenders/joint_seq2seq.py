@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.quantizers.residual import RESIDUAL_GRADIENTS
 from pipeline_lib.quantizers.residual_vae import ResidualVAE
+from pipeline_lib.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pipeline_lib.recommenders.alignment import SIGNS
 from pipeline_lib.recommenders.code_seq2seq import (
     CodeSeq2Seq, Network, Ranker, make_decoder, validate_network, validation_sample,
@@ -44,21 +45,21 @@ class Config(Network):
     recommender on the best codes, ``retrain`` it on them from scratch, ``none``.
     """
 
-    cycle: int = 2
+    cycle: NonNegativeInt = 2
     alternate: bool = True
-    sia_weight: float = 3e-4
-    psa_weight: float = 1e-4
+    sia_weight: NonNegativeFloat = 3e-4
+    psa_weight: NonNegativeFloat = 1e-4
     sia_sign: Literal[*SIGNS] = "minus"
     residual_gradient: Literal[*RESIDUAL_GRADIENTS] = "identity"
-    temperature: float = 0.07
-    warmup_epochs: int = 10
-    tokenizer_learning_rate: float = 1e-4
-    commitment: float = 0.25
-    suffix_size: int = 256
+    temperature: PositiveFloat = 0.07
+    warmup_epochs: NonNegativeInt = 10
+    tokenizer_learning_rate: PositiveFloat = 1e-4
+    commitment: NonNegativeFloat = 0.25
+    suffix_size: NonNegativeInt = 256
     final: Literal["finetune", "retrain", "none"] = "finetune"
-    final_epochs: int = 100
-    final_learning_rate: float = 5e-4
-    final_patience: int = 10
+    final_epochs: PositiveInt = 100
+    final_learning_rate: PositiveFloat = 5e-4
+    final_patience: PositiveInt = 10
 
 
 def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *, checkpoints: Checkpoints,
@@ -107,7 +108,7 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: naming the first of them.
     """
-    if config.cycle < 0 or config.cycle == 1:
+    if config.cycle == 1:
         raise ValueError(f"params: recommender.joint_seq2seq.cycle is {config.cycle}; expected 0, or 2 and more, since "
                          "one epoch of a cycle trains the tokenizer and the others the recommender")
 

@@ -29,6 +29,7 @@ from pipeline_lib.backbones.text_tokenizer import TextTokenizer, load_text_token
 from pipeline_lib.decoding.grounding import SIMILARITIES
 from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, make_grounder
 from pipeline_lib.params import DecodeParams, TrainingParams
+from pipeline_lib.ranges import PositiveFloat, PositiveInt, Share, ShareBelowOne
 from pipeline_lib.recommenders.prompted_batches import (
     PROMPTS, Prompter, TrainingBatches, add_code_tokens, make_prompter, prompt_tokenizer,
 )
@@ -56,23 +57,23 @@ class Config:
     """
 
     pretrained: str | None = None
-    layers: int = 4
-    heads: int = 6
-    head_size: int = 64
-    width: int = 128
-    feed_forward: int = 1024
-    dropout: float = 0.1
-    max_items: int = 100
-    max_tokens: int = 512
-    decoder_tokens: int = 20
+    layers: PositiveInt = 4
+    heads: PositiveInt = 6
+    head_size: PositiveInt = 64
+    width: PositiveInt = 128
+    feed_forward: PositiveInt = 1024
+    dropout: ShareBelowOne = 0.1
+    max_items: PositiveInt = 100
+    max_tokens: PositiveInt = 512
+    decoder_tokens: PositiveInt = 20
     pooling: Literal["decoder_flat", "decoder_first", "encoder_mean"] = "decoder_flat"
-    projection_hidden: tuple[int, ...] = (256, 128)
-    projection_dropout: float = 0.2
+    projection_hidden: tuple[PositiveInt, ...] = (256, 128)
+    projection_dropout: ShareBelowOne = 0.2
     loss: Literal["cosine_margin", "in_batch", "full_softmax"] = "cosine_margin"
     similarity: Literal[*SIMILARITIES] = "cosine"
     margin: float = 0.0
-    temperature: float = 0.07
-    user_only_share: float = 0.1
+    temperature: PositiveFloat = 0.07
+    user_only_share: Share = 0.1
 
 
 class RetrievalLM(nn.Module):
@@ -263,9 +264,3 @@ def check_config(config: Config) -> None:
     if config.loss == "cosine_margin" and config.similarity != "cosine":
         raise ValueError("params: recommender.retrieval_lm has loss cosine_margin with similarity dot; "
                          "set similarity=cosine, or loss=full_softmax")
-    for name in ("max_items", "max_tokens", "decoder_tokens"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"params: recommender.retrieval_lm.{name} is {getattr(config, name)}; expected 1 or more")
-    if config.temperature <= 0 or not 0 <= config.user_only_share <= 1:
-        raise ValueError(f"params: recommender.retrieval_lm has temperature {config.temperature} and user_only_share "
-                         f"{config.user_only_share}; expected more than 0, and a share from 0 to 1")

@@ -21,7 +21,10 @@ from pipeline_lib.backbones.text_tokenizer import TextTokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.parsing import parse
-from pipeline_lib.recommenders.instruction_network import STARTS, item_texts, starting_lm
+from pipeline_lib.ranges import NonNegativeFloat, PositiveInt
+from pipeline_lib.recommenders.instruction_network import (
+    STARTS, check_start, item_texts, require_positions, starting_lm,
+)
 from pipeline_lib.recommenders.yes_no_network import YesNoLM
 from pipeline_lib.recommenders.yes_no_pairs import Pairs, score_pairs
 from pipeline_lib.records import Model, RecommenderInputs, Split
@@ -55,10 +58,10 @@ class Config:
     lora: Lora = Lora(rank=128, alpha=128.0)
     start: Literal[*STARTS] = "fresh"
     inputs: Literal["codes", "text", "text_zero_shot"] = "codes"
-    code_weight: float = 1.0
-    max_items: int = 20
-    max_tokens: int = 512
-    max_text: int = 16
+    code_weight: NonNegativeFloat = 1.0
+    max_items: PositiveInt = 20
+    max_tokens: PositiveInt = 512
+    max_text: PositiveInt = 16
     numbered: bool = True
     early_stopping: Literal[*FIGURES] = "auc"
 
@@ -70,7 +73,8 @@ def train(inputs: RecommenderInputs, config: Config, training: TrainingParams, *
     Raises:
         ValueError: for options that cannot be, or a split without candidates.
     """
-    _check(config, inputs)
+    check_config(config)
+    _refuse_no_candidates(inputs)
     training = replace(training, early_stopping=config.early_stopping)
     seed_everything(seed)
     lm, tokenizer = starting_lm(config.start, config.backbone, inputs.embedder, inputs.embedder_json,
@@ -144,11 +148,16 @@ def with_answers(lm: PreTrainedModel, tokenizer: TextTokenizer,
     return lm, tokenizer
 
 
-def _check(config: Config, inputs: RecommenderInputs) -> None:
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    check_start(config.start, config.backbone, config.max_tokens, WHERE)
     if config.inputs == "text_zero_shot" and config.start == "fresh" and config.backbone.pretrained is None:
         raise ValueError(f"params: {WHERE}.inputs=text_zero_shot asks a language model as it is, but {WHERE}.backbone "
                          "is built new; set backbone.pretrained, or inputs=text")
-    _refuse_no_candidates(inputs)
 
 
 def _refuse_no_candidates(inputs: RecommenderInputs) -> None:
@@ -165,9 +174,7 @@ def _build(lm: PreTrainedModel, tokenizer: TextTokenizer, inputs: RecommenderInp
            config: Config) -> tuple[YesNoLM, dict[str, YesNoPrompts]]:
     """The network, and prompts of ``codes`` and, where items have texts, of ``text``."""
     identifiers, first_code = inputs.identifiers, lm.get_input_embeddings().num_embeddings
-    if config.max_tokens > lm.config.max_position_embeddings:
-        raise ValueError(f"params: {WHERE}.max_tokens is {config.max_tokens}, but the language model has "
-                         f"{lm.config.max_position_embeddings} positions; lower it")
+    require_positions(config.max_tokens, lm.config.max_position_embeddings, WHERE)
     items = {"codes": code_tokens(identifiers.codes, identifiers.level_sizes, first_code)}
     texts = item_texts(inputs.catalogue)
     if any(texts) or config.inputs != "codes":

@@ -23,6 +23,7 @@ from pipeline_lib.decoding.ranking import Grounder, RankedUsers, ground_cases, m
 from pipeline_lib.params import DecodeParams, TrainingParams
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 from pipeline_lib.recommenders.set_backbones import new_backbone, saved_backbone
 from pipeline_lib.recommenders.set_batches import packed_rows, single_rows
 from pipeline_lib.recommenders.set_network import SetQueryNetwork, dimension_weights
@@ -50,17 +51,17 @@ class Config:
     backbone: Literal["t5", "causal_lm"] = "t5"
     pretrained: str | None = None
     family: Literal[*FAMILIES] = "qwen2"
-    layers: int = 6
-    heads: int = 8
-    head_size: int = 64
-    width: int = 512
-    feed_forward: int = 2048
-    dropout: float = 0.1
+    layers: PositiveInt = 6
+    heads: PositiveInt = 8
+    head_size: PositiveInt = 64
+    width: PositiveInt = 512
+    feed_forward: PositiveInt = 2048
+    dropout: ShareBelowOne = 0.1
     prompt: bool = True
-    max_positions: int = 512
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.02
+    max_positions: PositiveInt = 512
+    lora_rank: NonNegativeInt = 0
+    lora_alpha: PositiveFloat = 16.0
+    lora_dropout: ShareBelowOne = 0.02
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj")
     history: Literal["causal", "bidirectional"] = "causal"
     attention: Literal["sparse", "plain"] = "sparse"
@@ -68,8 +69,8 @@ class Config:
     queries: Literal["learned", "frozen"] = "learned"
     use_cf: bool = True
     head: Literal["tied", "free"] = "tied"
-    alpha: float = 0.5
-    beta: float | None = None
+    alpha: NonNegativeFloat = 0.5
+    beta: Share | None = None
     cold_cf: Literal["keep", "zero"] = "keep"
     softmax: Literal["all", "warm"] = "all"
 
@@ -218,7 +219,19 @@ def _sets(made: Mapping, config: Config) -> SetAutoencoder:
                           torch.Generator())
 
 
+def check_config(config: Config) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    if config.backbone == "causal_lm" and config.history == "bidirectional":
+        raise ValueError("params: recommender.set_query.history=bidirectional does not fit backbone=causal_lm, whose "
+                         "attention is causal; set history=causal")
+
+
 def _check(config: Config, inputs: RecommenderInputs) -> None:
+    check_config(config)
     made = inputs.identifiers.config
     if made.get("kind") != "set":
         raise ValueError(f"recommender.set_query reads token sets, but quantize made {made.get('kind')}; set "
@@ -227,15 +240,6 @@ def _check(config: Config, inputs: RecommenderInputs) -> None:
         if table.reshape(len(table), -1).shape[1] != made[name]:
             raise ValueError(f"tokens were made for {name}={made[name]}, but the vectors have "
                              f"{table.reshape(len(table), -1).shape[1]}; re-run quantize")
-    if not made["tokens"] and not config.use_cf:
-        raise ValueError("params: tokenizer.set.tokens is 0 and recommender.set_query.use_cf is false, so items have "
-                         "no token at all; change one of them")
-    if config.backbone == "causal_lm" and config.history == "bidirectional":
-        raise ValueError("params: recommender.set_query.history=bidirectional does not fit backbone=causal_lm, whose "
-                         "attention is causal; set history=causal")
     if config.beta is None and not len(inputs.split.valid):
         raise ValueError("params: recommender.set_query.beta is null, but nobody is held out to choose it on "
                          "(split.refit=true); set it to what the run without refit chose")
-    if config.alpha < 0 or not 0 <= (config.beta or 0) <= 1:
-        raise ValueError(f"params: recommender.set_query has alpha={config.alpha} and beta="
-                         f"{config.beta}; expected 0 or more, and null or a weight from 0 to 1")

@@ -16,9 +16,10 @@ from scipy.sparse import csr_matrix
 from sklearn.cluster import SpectralClustering
 
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import PositiveInt, TwoOrMore
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import require_positive, unique_identifiers
+from pipeline_lib.tokenizers.discrete import unique_identifiers
 
 LARGEST_SHARE = 0.9  # a split that leaves more than this in one cluster is none: paths would grow without telling much
 
@@ -29,19 +30,12 @@ log = logging.getLogger(__name__)
 class Config:
     """``clusters`` a step; a cluster of more than ``cluster_size`` items is cut again."""
 
-    clusters: int = 20
-    cluster_size: int = 100
+    clusters: TwoOrMore = 20
+    cluster_size: PositiveInt = 100
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
-    """Cut the co-occurrence graph of training histories until every cluster is small.
-
-    Raises:
-        ValueError: if clusters is below 2 or cluster_size not above 0.
-    """
-    require_positive({"cluster_size": config.cluster_size}, "cid")
-    if config.clusters < 2:
-        raise ValueError(f"params: tokenizer.cid.clusters is {config.clusters}, expected 2 or more")
+    """Cut the co-occurrence graph of training histories until every cluster is small."""
     affinity = cooccurrences(inputs.train, len(inputs.vectors))
     paths = cluster_paths(affinity, config.clusters, config.cluster_size, numpy_generator(seed, "cid"))
     codes = Ragged.from_rows(paths).padded(-1)

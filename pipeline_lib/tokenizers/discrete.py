@@ -39,17 +39,6 @@ def require_items(num_items: int, codebook_size: int, kind: str) -> None:
                          f"items to learn it from; set it to {num_items} or less")
 
 
-def require_positive(values: Mapping[str, float], kind: str) -> None:
-    """Refuse options that must be above 0.
-
-    Raises:
-        ValueError: naming the first that is not.
-    """
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"params: tokenizer.{kind}.{name} is {value}, expected a number above 0")
-
-
 def identifiers_of(codes: np.ndarray, level_sizes: Sequence[int], *, collisions: str, config: Mapping[str, Any],
                    last_level_distances: Callable[[], np.ndarray] | None = None,
                    tensors: Mapping[str, np.ndarray] | None = None, reconstruction_error: float | None = None,

@@ -22,9 +22,10 @@ from sklearn.decomposition import PCA
 from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.codebook import nearest_codeword, squared_distances
 from pipeline_lib.quantizers.kmeans import fit_codebook_faiss
+from pipeline_lib.ranges import PositiveInt
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import identifiers_of, require_items, require_positive
+from pipeline_lib.tokenizers.discrete import identifiers_of, require_items
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +34,18 @@ log = logging.getLogger(__name__)
 class Config:
     """``dimensions``: after PCA; ``positions``: what a single vector an item is cut into, see `by_position`."""
 
-    codebook_size: int = 256
-    dimensions: int = 32
-    iterations: int = 25
-    positions: int = 1
+    codebook_size: PositiveInt = 256
+    dimensions: PositiveInt = 32
+    iterations: PositiveInt = 25
+    positions: PositiveInt = 1
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
     """Fit a projection and a codebook a position on the vectors of all items.
 
     Raises:
-        ValueError: if there are fewer items than codewords, an option is not above 0, or `by_position` refuses.
+        ValueError: if there are fewer items than codewords, or `by_position` refuses.
     """
-    require_positive(asdict(config), "kmeans")
     vectors = by_position(inputs.vectors, config.positions)
     require_items(len(vectors), config.codebook_size, "kmeans")
     num_positions = vectors.shape[1]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pipeline_lib.quantizers.codeword_diversity import CodewordDiversity
 from pipeline_lib.quantizers.collaborative_alignment import CollaborativeAlignment
 from pipeline_lib.quantizers.residual import Quantized
+from pipeline_lib.ranges import NonNegativeFloat, PositiveInt
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers import residual_codes
@@ -34,10 +35,10 @@ encode_items = residual_codes.encode_items
 class Config(residual_codes.ResidualConfig):
     """``cf_weight`` is alpha, ``diversity_weight`` beta, ``commitment`` mu; ``clusters``: of each codebook."""
 
-    levels: int = 4
-    cf_weight: float = 0.01
-    diversity_weight: float = 0.0001
-    clusters: int = 10
+    levels: PositiveInt = 4
+    cf_weight: NonNegativeFloat = 0.01
+    diversity_weight: NonNegativeFloat = 0.0001
+    clusters: PositiveInt = 10
 
 
 class Regularisation(nn.Module):
@@ -93,6 +94,3 @@ def check_config(config: Config) -> None:
     if not 1 <= config.clusters <= most:
         raise ValueError(f"params: tokenizer.letter.clusters={config.clusters}, but a codebook of "
                          f"{config.codebook_size} makes from 1 to {most} clusters of two codewords or more")
-    for name in ("cf_weight", "diversity_weight"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"params: tokenizer.letter.{name} is {getattr(config, name)}, expected 0 or more")

@@ -22,9 +22,10 @@ from pipeline_lib.quantizers.codebook import squared_distances
 from pipeline_lib.quantizers.parallel import ParallelVAE, decode_parallel, encode_parallel
 from pipeline_lib.quantizers.residual_fitting import fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import scale_for
+from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator, torch_generator
-from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of
 from pipeline_lib.training.device import chosen_device
 
 
@@ -36,21 +37,21 @@ class Config:
     ``patience`` counts epochs without a better one. ``one_codebook``: in place of K of L codewords, one of K * L.
     """
 
-    levels: int = 3
-    codebook_size: int = 256
-    hidden: tuple[int, ...] = (128, 256)
-    latent: int = 64
-    mask: float = 0.2
-    commitment: float = 0.25
-    dropout: float = 0.0
-    epochs: int = 300
-    batch_size: int = 512
-    learning_rate: float = 0.003
-    weight_decay: float = 0.01
+    levels: PositiveInt = 3
+    codebook_size: PositiveInt = 256
+    hidden: tuple[PositiveInt, ...] = (128, 256)
+    latent: PositiveInt = 64
+    mask: ShareBelowOne = 0.2
+    commitment: NonNegativeFloat = 0.25
+    dropout: ShareBelowOne = 0.0
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 0.003
+    weight_decay: NonNegativeFloat = 0.01
     kmeans_init: bool = True
     revive_dead: bool = True
-    patience: int = 30
-    validation_share: float = 0.1
+    patience: PositiveInt = 30
+    validation_share: ShareBelowOne = 0.1
     one_codebook: bool = False
 
 
@@ -62,10 +63,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     ``config["users"]``.
 
     Raises:
-        ValueError: if there are fewer vectors to train on than codewords, no user has one, or an option is out of
-            range.
+        ValueError: if there are fewer vectors to train on than codewords, or no user has one.
     """
-    check_config(config)
     if config.one_codebook:
         config = replace(config, levels=1, codebook_size=config.levels * config.codebook_size, one_codebook=False)
     vectors = flat_vectors(inputs.vectors)
@@ -181,17 +180,3 @@ def _load(entity: str, tensors: Mapping[str, np.ndarray], config: Mapping[str, A
                         torch.Generator())
     model.load_state_dict(state)
     return model.eval()
-
-
-def check_config(config: Config) -> None:
-    """Refuse options that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    require_positive({name: getattr(config, name) for name in
-                      ("levels", "codebook_size", "latent", "epochs", "batch_size", "learning_rate")}, "mq")
-    for name in ("mask", "dropout", "validation_share"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"params: tokenizer.mq.{name} is {getattr(config, name)}, expected a share from 0 to "
-                             "below 1")

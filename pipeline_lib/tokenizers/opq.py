@@ -16,32 +16,29 @@ import torch
 
 from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.codebook import nearest_codeword, squared_distances
+from pipeline_lib.ranges import PositiveInt, TwoOrMore
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items
 
 
 @dataclass(frozen=True)
 class Config:
     """``codebook_size`` is a power of two: Faiss counts codes in bits."""
 
-    levels: int = 4
-    codebook_size: int = 256
-    iterations: int = 25
+    levels: PositiveInt = 4
+    codebook_size: TwoOrMore = 256
+    iterations: PositiveInt = 25
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
     """Fit the rotation and one codebook a part on the vectors of all items.
 
     Raises:
-        ValueError: if there are fewer items than codewords, an option is not above 0, or ``codebook_size`` is not a
-            power of two.
+        ValueError: if there are fewer items than codewords, or ``codebook_size`` is not a power of two.
     """
     vectors = flat_vectors(inputs.vectors)
-    require_positive(asdict(config), "opq")
-    if config.codebook_size & (config.codebook_size - 1) or config.codebook_size < 2:
-        raise ValueError(f"params: tokenizer.opq.codebook_size={config.codebook_size} is not a power of two; "
-                         "take 64, 128, 256, 512 ...")
+    check_config(config)
     require_items(len(vectors), config.codebook_size, "opq")
     padded = _padded(vectors, config.levels)
     rotation, codebooks = _fit(padded, config, int(numpy_generator(seed, "opq").integers(2**31)))
@@ -98,3 +95,14 @@ def _encode(vectors: np.ndarray, rotation: np.ndarray, codebooks: np.ndarray) ->
 
 def _padded(vectors: np.ndarray, levels: int) -> np.ndarray:
     return np.pad(vectors, ((0, 0), (0, -vectors.shape[1] % levels)))
+
+
+def check_config(config: Config) -> None:
+    """Refuse a codebook whose codes Faiss cannot count in bits.
+
+    Raises:
+        ValueError: if its size is not a power of two.
+    """
+    if config.codebook_size & (config.codebook_size - 1):
+        raise ValueError(f"params: tokenizer.opq.codebook_size={config.codebook_size} is not a power of two; "
+                         "take 64, 128, 256, 512 ...")

@@ -8,24 +8,20 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipeline_lib.quantizers.collisions import place_in_bucket
+from pipeline_lib.ranges import PositiveInt
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import identifiers_of, require_positive
+from pipeline_lib.tokenizers.discrete import identifiers_of
 
 
 @dataclass(frozen=True)
 class Config:
-    levels: int = 3
-    codebook_size: int = 256
+    levels: PositiveInt = 3
+    codebook_size: PositiveInt = 256
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
-    """Draw codes, different ones for all items while there are enough.
-
-    Raises:
-        ValueError: if an option is not above 0.
-    """
-    require_positive(asdict(config), "random")
+    """Draw codes, different ones for all items while there are enough."""
     codes = draw_codes(len(inputs.vectors), config.levels, config.codebook_size, numpy_generator(seed, "random codes"))
     return identifiers_of(codes, (config.codebook_size,) * config.levels, collisions=collisions,
                           config={"kind": "random", **asdict(config)})

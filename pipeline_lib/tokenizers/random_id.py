@@ -6,9 +6,10 @@ Source: Hua et al. 2023, "How to Index Item IDs for Recommendation Foundation Mo
 
 from dataclasses import asdict, dataclass
 
+from pipeline_lib.ranges import PositiveInt, TwoOrMore
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import require_positive, unique_identifiers
+from pipeline_lib.tokenizers.discrete import unique_identifiers
 from pipeline_lib.tokenizers.random import draw_codes
 
 
@@ -16,17 +17,16 @@ from pipeline_lib.tokenizers.random import draw_codes
 class Config:
     """``digits`` of base ``codebook_size``: 100 is two decimal digits a token, as T5's sub-words cut numbers."""
 
-    digits: int = 3
-    codebook_size: int = 100
+    digits: PositiveInt = 3
+    codebook_size: TwoOrMore = 100
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
     """Draw a number for each item, no number twice.
 
     Raises:
-        ValueError: if there are fewer numbers than items, or an option is not above 0.
+        ValueError: if there are fewer numbers than items.
     """
-    require_positive(asdict(config), "random_id")
     num_items, total = len(inputs.vectors), config.codebook_size**config.digits
     if total < num_items:
         raise ValueError(f"params: tokenizer.random_id.digits={config.digits} in base "

@@ -20,9 +20,10 @@ from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.residual import encode_residual, last_level_distances
 from pipeline_lib.quantizers.residual_fitting import Regulariser, fit_autoencoder
 from pipeline_lib.quantizers.residual_vae import ResidualVAE, scale_for
+from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from pipeline_lib.records import Identifiers
 from pipeline_lib.seeding import torch_generator
-from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items
 from pipeline_lib.training.device import chosen_device
 
 
@@ -30,18 +31,18 @@ from pipeline_lib.training.device import chosen_device
 class ResidualConfig:
     """``commitment`` is beta; ``patience`` counts epochs without a better one; the rest is named as in the papers."""
 
-    levels: int = 3
-    codebook_size: int = 256
-    hidden: tuple[int, ...] = (512, 256, 128)
-    latent: int = 32
-    commitment: float = 0.25
-    epochs: int = 300
-    batch_size: int = 1024
-    learning_rate: float = 0.001
-    weight_decay: float = 0.0
+    levels: PositiveInt = 3
+    codebook_size: PositiveInt = 256
+    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
+    latent: PositiveInt = 32
+    commitment: NonNegativeFloat = 0.25
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.0
     kmeans_init: bool = True
     revive_dead: bool = True
-    patience: int = 30
+    patience: PositiveInt = 30
 
 
 def fit_and_encode(kind: str, vectors: np.ndarray, config: ResidualConfig, *, collisions: str, seed: int,
@@ -49,10 +50,8 @@ def fit_and_encode(kind: str, vectors: np.ndarray, config: ResidualConfig, *, co
     """Train on ``vectors (N, D)`` and give each its codes, for ``kind`` of tokenizer; equal seeds start alike in all.
 
     Raises:
-        ValueError: if there are fewer items than codewords, or an option is not above 0.
+        ValueError: if there are fewer items than codewords.
     """
-    require_positive({name: getattr(config, name) for name in
-                      ("levels", "codebook_size", "latent", "epochs", "batch_size", "learning_rate")}, kind)
     require_items(len(vectors), config.codebook_size, kind)
     table, device = torch.from_numpy(vectors), chosen_device()
     model = ResidualVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,

@@ -17,26 +17,26 @@ from pipeline_lib.evaluation.code_quality import mean_squared_error
 from pipeline_lib.quantizers.codebook import nearest_codeword
 from pipeline_lib.quantizers.kmeans import fit_codebook_faiss
 from pipeline_lib.quantizers.residual import encode_residual, last_level_distances
+from pipeline_lib.ranges import PositiveInt
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
-from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items
 
 
 @dataclass(frozen=True)
 class Config:
-    levels: int = 3
-    codebook_size: int = 256
-    iterations: int = 25
+    levels: PositiveInt = 3
+    codebook_size: PositiveInt = 256
+    iterations: PositiveInt = 25
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
     """Cluster the vectors of all items level by level.
 
     Raises:
-        ValueError: if there are fewer items than codewords, or an option is not above 0.
+        ValueError: if there are fewer items than codewords.
     """
     vectors = flat_vectors(inputs.vectors)
-    require_positive(asdict(config), "rqkmeans")
     require_items(len(vectors), config.codebook_size, "rqkmeans")
     seeds = numpy_generator(seed, "rqkmeans").integers(2**31, size=config.levels)
     table = residual = torch.from_numpy(vectors)

@@ -23,7 +23,7 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
     """Train on the vectors of all items and give each its codes.
 
     Raises:
-        ValueError: if there are fewer items than codewords, or an option is not above 0.
+        ValueError: if there are fewer items than codewords.
     """
     return residual_codes.fit_and_encode("rqvae", flat_vectors(inputs.vectors), config, collisions=collisions,
                                          seed=seed)

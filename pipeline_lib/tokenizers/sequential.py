@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipeline_lib.ragged import Ragged
+from pipeline_lib.ranges import TwoOrMore
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator
 from pipeline_lib.tokenizers.discrete import unique_identifiers
@@ -20,18 +21,11 @@ from pipeline_lib.tokenizers.discrete import unique_identifiers
 class Config:
     """``codebook_size``: the base that numbers are written in."""
 
-    codebook_size: int = 100
+    codebook_size: TwoOrMore = 100
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
-    """Write each item's number with as many digits as the largest needs, most significant first.
-
-    Raises:
-        ValueError: if the base is below 2.
-    """
-    if config.codebook_size < 2:
-        raise ValueError(f"params: tokenizer.sequential.codebook_size is {config.codebook_size}, expected a base of "
-                         "2 or more")
+    """Write each item's number with as many digits as the largest needs, most significant first."""
     numbers = numbers_by_appearance(inputs.train, len(inputs.vectors), numpy_generator(seed, "sequential"))
     codes = digits_of(numbers, config.codebook_size)
     first, digits = int(codes[:, 0].max()) + 1, codes.shape[1]

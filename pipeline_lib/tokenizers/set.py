@@ -16,18 +16,19 @@ import torch
 
 from pipeline_lib.quantizers.residual_vae import scale_for
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
+from pipeline_lib.ranges import NonNegativeInt, PositiveInt
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import torch_generator
-from pipeline_lib.tokenizers.discrete import flat_vectors, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors
 
 
 @dataclass(frozen=True)
 class Config:
     """``tokens``: N semantic ones, 0 for none; ``width``: the backbone's; the decoder mirrors ``hidden``."""
 
-    tokens: int = 4
-    width: int = 512
-    hidden: tuple[int, ...] = (512, 256, 128)
+    tokens: NonNegativeInt = 4
+    width: PositiveInt = 512
+    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
 
 
 def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, seed: int) -> Identifiers:
@@ -37,9 +38,8 @@ def tokenize_items(inputs: TokenizerInputs, config: Config, *, collisions: str, 
         collisions: not used: sets of vectors are as different as their items are.
 
     Raises:
-        ValueError: for options that cannot be, or vectors that are all the same.
+        ValueError: for vectors that are all the same.
     """
-    check_config(config)
     vectors, cf_vectors = flat_vectors(inputs.vectors), flat_vectors(inputs.cf_vectors)
     for name, table in (("source", vectors), ("cf_source", cf_vectors)):
         if len(table) > 1 and not np.ptp(table, axis=0).any():
@@ -77,15 +77,3 @@ def _build(config: Mapping[str, Any], generator: torch.Generator, scale: float =
            cf_scale: float = 1.0) -> SetAutoencoder:
     return SetAutoencoder(config["dimensions"], config["cf_dimensions"], config["hidden"], config["tokens"],
                           config["width"], generator, scale, cf_scale)
-
-
-def check_config(config: Config) -> None:
-    """Refuse options that cannot be.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    hidden = {f"hidden[{place}]": size for place, size in enumerate(config.hidden)}
-    require_positive({"width": config.width, **hidden}, "set")
-    if config.tokens < 0:
-        raise ValueError(f"params: tokenizer.set.tokens is {config.tokens}, expected 0 (no semantic tokens) or more")

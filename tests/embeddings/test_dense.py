@@ -152,8 +152,8 @@ def test_items_without_text_are_embedded_but_not_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"tokens": 0}, "embed.dense.tokens is 0; expected 1 or more"),
     ({"validation_share": 0.0}, "embed.dense.validation_share is 0.0"),
+    ({"backbone": replace(CONFIG.backbone, heads=7)}, "embed.dense.backbone.width is .* but there are 7 heads"),
     ({"shown": ("colour",)}, "names colour, which the items do not have"),
     ({"backbone": replace(CONFIG.backbone, max_positions=8)}, r"item has \d+ tokens, but the LM has 8 positions"),
     ({"validation_share": 0.995}, "only 64 items have a text, and 64 of them are held out"),

@@ -121,11 +121,6 @@ def test_the_penalty_counts_as_weighted(tmp_path):
     assert_the_penalty_counts_as_weighted(embed, tmp_path)
 
 
-def test_fewer_than_no_layers_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="layers is -1; expected 0 or more"):
-        embed(block_split(), tmp_path, layers=-1)
-
-
 # --- released vectors on real data ----------------------------------------------------------------------------------
 
 

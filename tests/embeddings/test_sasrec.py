@@ -180,8 +180,8 @@ def test_the_epoch_is_chosen_by_the_rule_that_lists_are_made_by(split, tmp_path,
 
 
 def test_what_cannot_be_is_refused(split, tmp_path):
-    with pytest.raises(ValueError, match="embed.sasrec.negatives is 0; expected 1 or more"):
-        embed(split, tmp_path, negatives=0)
+    with pytest.raises(ValueError, match="embed.sasrec.dimensions is 10, which 4 heads do not divide"):
+        embed(split, tmp_path, dimensions=10, heads=4)
     with pytest.raises(ValueError, match="no training user has two items"):
         embed(replace(split, train=Ragged.from_rows([[1]] * 40)), tmp_path)
     with pytest.raises(ValueError, match="no validation user has a history"):

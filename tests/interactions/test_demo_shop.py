@@ -90,6 +90,11 @@ def test_a_wrong_recipe_is_refused_by_key(tmp_path):
         generate(tmp_path / "shop.yaml")
     with pytest.raises(ValueError, match="shop.yaml.users is 'many', expected int"):
         generate(changed(tmp_path, users="many"))
+    with pytest.raises(ValueError, match="shop.yaml.users is 0; expected 1 or more"):
+        generate(changed(tmp_path, users=0))
+    (tmp_path / "shop.yaml").write_text("users: [1, 2")
+    with pytest.raises(ValueError, match="shop.yaml: not valid YAML"):
+        generate(tmp_path / "shop.yaml")
     with pytest.raises(ValueError, match="shop.yaml.colour is not known"):
         generate(changed(tmp_path, colour="red"))
     with pytest.raises(ValueError, match="too few for .* of 5000 items; add kinds or lower items"):

@@ -134,12 +134,6 @@ def test_a_temperature_of_one_is_the_plain_loss_and_ranking_never_divides(model,
     assert np.array_equal(one.items.values, two.items.values) and np.array_equal(one.scores, two.scores)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0])
-def test_a_temperature_must_be_above_zero(inputs, temperature):
-    with pytest.raises(ValueError, match="softmax_temperature is .*, expected a number above 0"):
-        CodeSeq2Seq(replace(CONFIG, softmax_temperature=temperature), Vocabulary.from_json(inputs.vocabulary))
-
-
 def test_it_learns_what_follows_what(model, inputs, accelerator):
     lists = ranked(model, inputs, accelerator).rankings[0].items
     hits = [row[0] == target[0] for row, target in zip(lists, inputs.split.test.targets, strict=True)]

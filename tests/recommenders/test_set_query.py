@@ -502,17 +502,13 @@ def test_a_pretrained_t5_reads_the_prompt_and_is_then_needed_no_more(inputs, acc
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"width": 8}, f"tokenizer.set.width={WIDTH}, but the backbone is 8 wide; set tokenizer.set.width=8"),
-    ({"alpha": -1.0}, "alpha=-1.0"), ({"beta": 1.5}, "beta=1.5"),
     ({"backbone": "causal_lm", "history": "bidirectional"}, "does not fit backbone=causal_lm")])
 def test_impossible_options_are_refused(inputs, accelerator, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         run(inputs, accelerator, tmp_path, replace(CONFIG, **change))
 
 
-def test_sets_without_any_token_and_other_identifiers_are_refused(inputs, accelerator, tmp_path):
-    empty = replace(inputs, identifiers=sets_of(inputs.vectors, inputs.cf_vectors, tokens=0))
-    with pytest.raises(ValueError, match="items have no token at all"):
-        run(empty, accelerator, tmp_path, replace(CONFIG, use_cf=False))
+def test_other_identifiers_are_refused(inputs, accelerator, tmp_path):
     with pytest.raises(ValueError, match="quantize made none; set tokenizer.kind=set"):
         run(replace(inputs, identifiers=Identifiers(None, (), config={"kind": "none"})), accelerator, tmp_path)
     with pytest.raises(ValueError, match="cf_dimensions=6, but the vectors have 4; re-run quantize"):

@@ -85,10 +85,3 @@ def test_a_star_does_not_make_endless_paths():
 def test_equal_seeds_give_equal_bits(train):
     first, second, other = (tokenize(train, clusters=4, cluster_size=8, seed=seed).codes for seed in (3, 3, 4))
     assert np.array_equal(first, second) and not np.array_equal(first, other)
-
-
-def test_options_that_cannot_be_are_refused(train):
-    with pytest.raises(ValueError, match="tokenizer.cid.clusters is 1, expected 2 or more"):
-        tokenize(train, clusters=1)
-    with pytest.raises(ValueError, match="tokenizer.cid.cluster_size is 0"):
-        tokenize(train, cluster_size=0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.evaluation.code_quality import describe_codes
-from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items, require_positive
+from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items
 
 
 def test_several_vectors_an_item_are_put_one_after_the_other():
@@ -26,5 +26,3 @@ def test_refusals_name_the_parameter():
     with pytest.raises(ValueError, match="tokenizer.opq.codebook_size=16, but there are only 9 items"):
         require_items(9, 16, "opq")
     require_items(16, 16, "opq")
-    with pytest.raises(ValueError, match="tokenizer.rqvae.levels is 0, expected a number above 0"):
-        require_positive({"epochs": 3, "levels": 0}, "rqvae")

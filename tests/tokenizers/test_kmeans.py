@@ -116,8 +116,6 @@ def test_options_and_quality_are_kept_and_bad_ones_named(identifiers, vectors):
     assert identifiers.config["before_resolution"] == describe_codes(identifiers.codes, (8, 8, 8))
     with pytest.raises(ValueError, match="tokenizer.kmeans.codebook_size=161, but there are only 160 items"):
         tokenize(vectors, codebook_size=161)
-    with pytest.raises(ValueError, match="tokenizer.kmeans.dimensions is 0, expected a number above 0"):
-        tokenize(vectors, dimensions=0)
 
 
 def test_more_dimensions_than_there_are_become_all_there_are(vectors, caplog):

@@ -45,8 +45,3 @@ def test_items_without_training_come_last_in_an_order_that_only_the_seed_knows()
     unseen = np.delete(np.arange(40), [7, 11])
     assert not np.array_equal(first[unseen], second[unseen])
     assert abs(np.corrcoef(unseen, first[unseen])[0, 1]) < 0.5  # not the order of the catalogue
-
-
-def test_a_base_below_two_is_refused():
-    with pytest.raises(ValueError, match="tokenizer.sequential.codebook_size is 1, expected a base of 2 or more"):
-        tokenize([], 4, 1)

@@ -52,14 +52,6 @@ def test_seeds_make_the_weights():
     assert not np.array_equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"tokens": -1}, "tokens is -1, expected 0"), ({"width": 0}, "width is 0"),
-    ({"hidden": (4, 0)}, r"hidden\[1\] is 0")])
-def test_impossible_options_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        tokenize(config=replace(CONFIG, **change))
-
-
 def test_vectors_that_are_all_equal_are_refused():
     with pytest.raises(ValueError, match="cf_source: the vectors of all 20 items are equal"):
         tokenize(replace(INPUTS, cf_vectors=np.ones((20, 3), dtype=np.float32)))

@@ -96,12 +96,6 @@ def test_more_codewords_than_items_are_refused(tokenizer, vectors):
         tokenize(tokenizer, vectors[:15])
 
 
-@EVERY
-def test_options_must_be_above_zero(tokenizer, vectors):
-    with pytest.raises(ValueError, match=r"levels is 0, expected a number above 0"):
-        tokenize(tokenizer, vectors, levels=0)
-
-
 @pytest.mark.parametrize("tokenizer", [*CONFIGS, random], ids=lambda module: module.__name__.rsplit(".", 1)[1])
 def test_the_config_is_the_block_of_config_yaml(tokenizer):
     path = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
