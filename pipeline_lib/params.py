@@ -82,9 +82,9 @@ class TrainingParams:
 @dataclass(frozen=True)
 class DecodeParams:
     kind: str
-    beam_size: PositiveInt = 20
+    beam_size: PositiveInt = 50
     top_k: PositiveInt = 30
-    filter_history: bool = False
+    filter_history: bool = True
     candidate_sets: bool = False
     batch_size: PositiveInt = 256
     prompt: Literal["seen", "unseen", "user_only"] = "seen"

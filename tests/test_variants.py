@@ -1,6 +1,6 @@
 import re
 import typing
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from functools import cache, reduce
 from itertools import chain, product
 from pathlib import Path
@@ -10,13 +10,18 @@ import yaml
 
 from pipeline_lib.cli import check_options, compose
 from pipeline_lib.interactions import reading
-from pipeline_lib.params import DecodeParams, IngestParams, SplitParams, TokenizerParams, TrainingParams
+from pipeline_lib.params import (
+    DecodeParams, EvaluateParams, IngestParams, SequencesParams, SplitParams, TokenizerParams, TrainingParams,
+)
 from pipeline_lib.params_file import params_from_tree
+from pipeline_lib.parsing import parse
 from pipeline_lib.quantizers import collisions
 from pipeline_lib.recommenders import prompted_batches
 from pipeline_lib.reporting.ledger import effective_params
 from pipeline_lib.training import device
-from pipeline_lib.variants import EMBEDDINGS, RECOMMENDERS, TOKENIZERS, check_pipeline
+from pipeline_lib.variants import (
+    EMBEDDINGS, KINDS, RECOMMENDERS, TOKENIZERS, check_pipeline, embedding_for, recommender_for, tokenizer_for,
+)
 from tests.conftest import with_paper
 
 GROUPS = {group: sorted(path.stem for path in Path("conf", group).glob("*.yaml"))
@@ -298,6 +303,21 @@ def test_every_paper_is_a_possible_pipeline_at_every_scale(paper, scale):
 def test_options_that_cannot_be_are_refused_before_anything_runs(override, message):
     with pytest.raises(ValueError, match=message):
         check_options(params_of(*override.split()))
+
+
+def test_defaults_of_the_library_are_those_of_the_configuration():
+    tree = yaml.safe_load(Path("conf/config.yaml").read_text(encoding="utf-8"))
+    records = {"ingest": IngestParams, "split": SplitParams, "sequences": SequencesParams, "training": TrainingParams,
+               "decode": DecodeParams, "evaluate": EvaluateParams}
+    blocks = [(record, tree[name]) for name, record in records.items()]
+    blocks += [(module_of(kind).Config, tree[axis].get(kind, {})) for axis, module_of in
+               (("embed", embedding_for), ("tokenizer", tokenizer_for), ("recommender", recommender_for))
+               for kind in KINDS[axis]]
+    for record, block in blocks:
+        written = {key: value for key, value in block.items() if "${" not in str(value)}  # others follow another key
+        required = {field.name for field in fields(record) if field.default is field.default_factory is MISSING}
+        least = {key: value for key, value in written.items() if key in required}
+        assert parse(record, written, "all") == parse(record, least, "least")
 
 
 def test_values_of_kinds_that_are_not_chosen_do_not_matter():

@@ -45,6 +45,7 @@ class Config(Network):
     recommender on the best codes, ``retrain`` it on them from scratch, ``none``.
     """
 
+    softmax: Literal["vocabulary", "level"] = "level"
     cycle: NonNegativeInt = 2
     alternate: bool = True
     sia_weight: NonNegativeFloat = 3e-4

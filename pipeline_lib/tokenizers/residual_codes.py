@@ -36,9 +36,9 @@ class ResidualConfig:
     hidden: tuple[PositiveInt, ...] = (512, 256, 128)
     latent: PositiveInt = 32
     commitment: NonNegativeFloat = 0.25
-    epochs: PositiveInt = 300
-    batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 0.001
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 0.002
     weight_decay: NonNegativeFloat = 0.0
     kmeans_init: bool = True
     revive_dead: bool = True

@@ -16,8 +16,9 @@ def first_items(items, users, asked, accelerator, part="test", similarity="dot")
     split = Split(cases.users, cases.histories, cases, cases, once, once > 0, once.astype(np.int8))
     items, users = np.array(items, np.float32), {name: np.array(rows, np.float32) for name, rows in users.items()}
     inputs = RecommenderInputs({}, {}, Identifiers(None, ()), split, items, items, users=users)
-    ranker = load_ranker(Model({}, {"kind": "dot", "similarity": similarity}), inputs, DecodeParams("ground", top_k=1),
-                         accelerator=accelerator, seed=0)
+    decode = DecodeParams("ground", top_k=1, filter_history=False)
+    ranker = load_ranker(Model({}, {"kind": "dot", "similarity": similarity}), inputs, decode, accelerator=accelerator,
+                         seed=0)
     return ranker.rank(None, cases, part).rankings[0].items.values.tolist()
 
 

@@ -26,7 +26,7 @@ BACKBONE = Backbone(layers=1, heads=2, width=16, feed_forward=32, vocabulary=300
 FULL = Lora(rank=0, dropout=0.0)
 CONFIG = Config(BACKBONE, FULL, joint_epochs=2, next_epochs=20, max_items=4, max_tokens=120, max_text=4, numbered=False)
 TRAINING = TrainingParams(epochs=20, batch_size=6, learning_rate=0.03, patience=30, validate_every=5)
-DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
+DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7, filter_history=False)
 
 
 def inputs_of(codes, sizes):
@@ -172,7 +172,7 @@ def exhaustive_scores(ranker, inputs, row):
 def test_a_wide_enough_beam_ranks_all_items_by_their_exact_log_probability(which, kind, inputs, varying, accelerator,
                                                                            request):
     model, given = request.getfixturevalue(which), inputs if which == "model" else varying
-    decode = DecodeParams(kind, beam_size=NUM_ITEMS if kind == "beam" else 60, top_k=NUM_ITEMS, batch_size=7)
+    decode = replace(DECODE, kind=kind, beam_size=NUM_ITEMS if kind == "beam" else 60)
     ranker = load_ranker(model, given, decode, accelerator=accelerator, seed=0)
     ranking = ranker.rank(given.examples["test"], given.split.test).rankings[0]
     for row in (0, 17, 59):

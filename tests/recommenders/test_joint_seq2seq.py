@@ -30,7 +30,7 @@ SIZES = {"layers": 1, "heads": 2, "head_size": 8, "width": 16, "feed_forward": 3
 CONFIG = Config(**SIZES, sia_weight=1e-2, psa_weight=1e-2, warmup_epochs=2, tokenizer_learning_rate=0.01,
                 suffix_size=24, final_epochs=2)
 TRAINING = TrainingParams(epochs=6, batch_size=32, learning_rate=0.01, patience=30)
-DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
+DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7, filter_history=False)
 
 
 def make_inputs():

@@ -38,7 +38,7 @@ POOLINGS = ("decoder_flat", "decoder_first", "encoder_mean")
 CONFIG = Config(layers=1, heads=2, head_size=8, width=16, feed_forward=32, dropout=0.0, max_items=3, max_tokens=60,
                 decoder_tokens=4, projection_hidden=(32,), projection_dropout=0.0, loss="full_softmax")
 TRAINING = TrainingParams(epochs=24, batch_size=32, learning_rate=0.01, patience=30, validate_every=8)
-DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7)
+DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7, filter_history=False)
 
 
 def make_inputs():

@@ -28,7 +28,7 @@ BACKBONE = Backbone(layers=1, heads=2, width=16, feed_forward=32, vocabulary=400
 FULL = Lora(rank=0, dropout=0.0)
 CONFIG = Config(BACKBONE, FULL, max_items=1, max_tokens=200, max_text=4, numbered=False)
 TRAINING = TrainingParams(epochs=1, batch_size=32, learning_rate=0.01, patience=30)
-DECODE = DecodeParams("score", batch_size=50)
+DECODE = DecodeParams("score", batch_size=50, filter_history=False)
 
 
 def embedder_of(texts, words=("YES", "NO")):

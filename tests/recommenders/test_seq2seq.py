@@ -20,7 +20,7 @@ from tests.recommenders.conftest import circular_walks, split_of
 NUM_ITEMS = 9
 CONFIG = Config(layers=1, heads=2, head_size=8, width=16, feed_forward=32, dropout=0.0)
 TRAINING = TrainingParams(epochs=30, batch_size=32, learning_rate=0.02, patience=30)
-DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7)
+DECODE = DecodeParams("beam", beam_size=NUM_ITEMS, top_k=NUM_ITEMS, batch_size=7, filter_history=False)
 
 
 def make_inputs():
@@ -242,7 +242,7 @@ def exhaustive_scores(network, varying, row):
 @pytest.mark.parametrize("kind", ["beam", "soft_beam"])
 def test_identifiers_of_several_lengths_are_ranked_by_their_exact_log_probability_with_the_end(
         varying_model, varying, accelerator, kind):
-    decode = DecodeParams(kind, beam_size=NUM_ITEMS if kind == "beam" else 60, top_k=NUM_ITEMS, batch_size=7)
+    decode = replace(DECODE, kind=kind, beam_size=NUM_ITEMS if kind == "beam" else 60)
     ranking = ranked(varying_model, varying, accelerator, decode).rankings[0]
     network = load_ranker(varying_model, varying, decode, accelerator=accelerator, seed=0).model.eval()
     for row in (0, 17, 59):

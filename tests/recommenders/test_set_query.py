@@ -36,7 +36,7 @@ CONFIG = Config(layers=1, heads=2, head_size=8, width=WIDTH, feed_forward=32, dr
 LM = replace(CONFIG, backbone="causal_lm", family="qwen2")
 TRAINING = TrainingParams(epochs=10, batch_size=8, learning_rate=0.01, patience=30, validate_every=5)
 SHORT = replace(TRAINING, epochs=2, validate_every=1)
-DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7)
+DECODE = DecodeParams("ground", top_k=NUM_ITEMS, batch_size=7, filter_history=False)
 
 
 def sets_of(vectors, cf_vectors, tokens=2):
