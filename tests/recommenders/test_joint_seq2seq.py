@@ -194,13 +194,18 @@ def test_the_frozen_recommender_lets_the_contrast_train_the_tokenizers_decoder_a
         assert (gradient_of(loss, part[0].weight) != 0).any()
 
 
-def test_the_losses_of_a_turn_add_up_each_by_its_own_weight(inputs):
+@pytest.mark.parametrize(("recommender", "tokenizer", "own"), [
+    (False, True, {"quantization_loss"}),
+    (True, False, {"recommendation_loss"}),
+    (True, True, {"quantization_loss", "recommendation_loss"}),
+])
+def test_the_losses_of_a_turn_add_up_each_by_its_own_weight(inputs, recommender, tokenizer, own):
     model = joint_seq2seq._build(replace(CONFIG, dropout=0.0, sia_weight=0.3, psa_weight=0.02), inputs)
-    model.take_turn(recommender=True, tokenizer=True, aligned=True)
+    model.take_turn(recommender, tokenizer, aligned=True)
     loss, count = model(model.batch_of(inputs.examples["train"], np.arange(12)))
     figures = model.figures()
-    expected = (figures["recommendation_loss"] + figures["quantization_loss"] + 0.3 * figures["sia_loss"]
-                + 0.02 * figures["psa_loss"])
+    assert figures.keys() == own | {"sia_loss", "psa_loss"}
+    expected = sum(figures[name] for name in own) + 0.3 * figures["sia_loss"] + 0.02 * figures["psa_loss"]
     assert (loss / count).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -240,7 +245,7 @@ def one_by_one(model, examples, rows, sign):
             distances = ((residual - codebook) ** 2).sum(dim=1)
             logits = sign * distances / model.tokenizer.scale**2
             yield logits.exp() / logits.exp().sum()
-            residual = residual - codebook[distances.argmin()]
+            residual = residual - codebook[distances.argmin()].detach()  # codewords learn as those of their level alone
 
     pairs, divergences = [], []
     for item, row in items.items():
@@ -255,17 +260,32 @@ def one_by_one(model, examples, rows, sign):
 @pytest.mark.parametrize(("name", "sign"), [("minus", -1), ("plus", 1)])
 def test_alignment_losses_are_those_of_one_different_target_after_the_other(inputs, repeating, name, sign):
     seed_everything(0)
-    model = joint_seq2seq._build(replace(CONFIG, dropout=0.0, sia_sign=name), inputs)
+    model = joint_seq2seq._build(replace(CONFIG, dropout=0.0, sia_sign=name, temperature=0.3), inputs)
     model.take_turn(recommender=True, tokenizer=False, aligned=True)
     model(model.batch_of(inputs.examples["train"], repeating))
     pairs, divergences = one_by_one(model, inputs.examples["train"], repeating, sign)
     assert len(pairs) == 5 and len(divergences) == 5 * LEVELS
     alike = torch.stack([torch.stack([torch.cosine_similarity(one, other, dim=0) for _, other in pairs])
-                         for one, _ in pairs]) / CONFIG.temperature
+                         for one, _ in pairs]) / 0.3
     contrast = -sum(alike[i].log_softmax(0)[i] + alike[:, i].log_softmax(0)[i] for i in range(5)) / 5
     figures = model.figures()
     assert figures["sia_loss"] == pytest.approx(torch.stack(divergences).mean().item(), rel=1e-4)
     assert figures["psa_loss"] == pytest.approx(contrast.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("recommender", [False, True])
+def test_the_alignment_teaches_the_tokenizer_by_the_distributions_of_both_sides(inputs, repeating, recommender):
+    seed_everything(0)
+    model = joint_seq2seq._build(replace(CONFIG, dropout=0.0, sia_weight=1.0, psa_weight=0.0), inputs)
+    learning, gradients = (model.tokenizer.quantizer.codebooks, model.tokenizer.encoder[0].weight), []
+    for aligned in (False, True):
+        model.take_turn(recommender, tokenizer=True, aligned=aligned)
+        loss, count = model(model.batch_of(inputs.examples["train"], repeating))
+        gradients.append(torch.autograd.grad(loss / count, learning))
+    expected = torch.autograd.grad(
+        torch.stack(one_by_one(model, inputs.examples["train"], repeating, sign=-1)[1]).mean(), learning)
+    for without, with_it, gradient in zip(*gradients, expected, strict=True):
+        torch.testing.assert_close(with_it - without, gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
 
 
 @torch.no_grad()
@@ -396,7 +416,19 @@ def test_turns_warmup_and_refreshes_follow_the_schedule(trained):
     assert ["valid_ndcg@10" in row for row in joint] == [False, True, False, True, False, True]
     assert ["recommendation_loss" in row for row in joint] == [False, True, False, True, False, True]
     assert ["sia_loss" in row and "psa_loss" in row for row in joint] == [False, False, True, True, True, True]
-    assert [row["epoch"] for row in final] == [7, 8] and not any("sia_loss" in row for row in final)
+    assert [row["epoch"] for row in final] == [7, 8]
+
+
+@pytest.mark.parametrize("final", ["finetune", "retrain"])
+def test_the_final_phase_trains_the_recommender_alone_by_its_own_loss(model, inputs, accelerator, tmp_path, final):
+    config = replace(CONFIG, dropout=0.0, final=final, final_epochs=1)
+    model.take_turn(recommender=False, tokenizer=True, aligned=True)  # whatever the last turn was
+    recommender, tokenizer = weights(model.recommender), weights(model.tokenizer)
+    before = [{"epoch": 1, "valid_ndcg@10": -1.0}]  # worse than any: what the phase trained is kept
+    rows = joint_seq2seq._final(model, inputs, config, replace(TRAINING, epochs=1), Checkpoints(tmp_path / "final"),
+                                accelerator, 0, before)
+    assert model.figures() == {"recommendation_loss": pytest.approx(rows[0]["train_loss"], rel=1e-5)}
+    assert same(tokenizer, weights(model.tokenizer)) and not same(recommender, weights(model.recommender))
 
 
 @pytest.mark.parametrize("cycle", [2, 3, 4])
