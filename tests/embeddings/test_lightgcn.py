@@ -15,9 +15,10 @@ from pipeline_lib.evaluation.ranking import ranking_metrics
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.device import make_accelerator
+from pipeline_lib.training.validation import best_items, ranking_figures
 from tests.embeddings.test_mf import (
-    ITEMS_A_BLOCK, OPTIONS, assert_test_targets_are_not_read, assert_the_penalty_counts_as_weighted, block_split,
-    recall_of_held_out, with_unseen_users,
+    ITEMS_A_BLOCK, OPTIONS, assert_test_targets_are_not_read, assert_the_penalty_counts_as_weighted,
+    assert_validation_targets_only_choose_the_epoch, block_split, recall_of_held_out, with_unseen_users,
 )
 
 DATASETS = Path(__file__).resolve().parents[2].parent / "shared" / "datasets"
@@ -89,6 +90,20 @@ def test_ego_exports_layer_0_of_the_same_fit(tmp_path):
     assert not np.allclose(ego.items, propagated.items)
 
 
+def test_the_epoch_is_chosen_by_the_propagated_vectors_under_either_export(tmp_path):
+    split = block_split()
+    propagated, ego = (embed(split, tmp_path / export, seed=1, learning_rate=0.01, epochs=2, validate_every=1,
+                             export=export) for export in ("propagated", "ego"))
+
+    def figures(embedding):
+        users, items = torch.from_numpy(embedding.users_valid), torch.from_numpy(embedding.items)
+        return ranking_figures(best_items(users, items, split.valid.histories), split.valid.targets)
+
+    assert propagated.meta["training"] == ego.meta["training"]
+    assert propagated.meta["validation"] == ego.meta["validation"] == pytest.approx(figures(propagated))
+    assert figures(ego)["ndcg@10"] < figures(propagated)["ndcg@10"]  # so that layer 0 would be told apart
+
+
 def test_an_item_nobody_took_keeps_its_share_of_layer_0(tmp_path):
     embedding = embed(with_item_nobody_took(block_split()), tmp_path, epochs=2)
     assert embedding.model["item_degrees"][-1] == 0
@@ -115,6 +130,10 @@ def test_one_seed_gives_the_same_bytes(tmp_path):
 
 def test_nothing_is_read_from_test_targets(tmp_path):
     assert_test_targets_are_not_read(embed, tmp_path)
+
+
+def test_validation_targets_only_choose_the_epoch(tmp_path):
+    assert_validation_targets_only_choose_the_epoch(embed, tmp_path)
 
 
 def test_the_penalty_counts_as_weighted(tmp_path):

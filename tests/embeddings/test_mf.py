@@ -36,10 +36,11 @@ def with_unseen_users(split, histories, targets):
     return dataclasses.replace(split, test=test)
 
 
-def with_other_targets(split):
-    """The same but for what the test users are to be recommended."""
-    wrong = Ragged((split.test.targets.values + 5) % split.num_items, split.test.targets.offsets)
-    return dataclasses.replace(split, test=dataclasses.replace(split.test, targets=wrong))
+def with_other_targets(split, part="test"):
+    """The same but for what the users of a part are to be recommended."""
+    cases = getattr(split, part)
+    wrong = Ragged((cases.targets.values + 5) % split.num_items, cases.targets.offsets)
+    return dataclasses.replace(split, **{part: dataclasses.replace(cases, targets=wrong)})
 
 
 def recall_of_held_out(embedding, split):
@@ -111,6 +112,18 @@ def assert_test_targets_are_not_read(embed_split, folder):
 
 def test_nothing_is_read_from_test_targets(tmp_path):
     assert_test_targets_are_not_read(embed, tmp_path)
+
+
+def assert_validation_targets_only_choose_the_epoch(embed_split, folder):
+    split = block_split()
+    one, two = (embed_split(each, folder / name, epochs=3).meta
+                for name, each in (("as it is", split), ("other targets", with_other_targets(split, "valid"))))
+    assert [row["train_loss"] for row in one["training"]] == [row["train_loss"] for row in two["training"]]
+    assert one["validation"] != two["validation"]
+
+
+def test_validation_targets_only_choose_the_epoch(tmp_path):
+    assert_validation_targets_only_choose_the_epoch(embed, tmp_path)
 
 
 def assert_the_penalty_counts_as_weighted(embed_split, folder):

@@ -42,6 +42,20 @@ def test_the_loss_worked_by_hand():
     assert count.item() == 2
 
 
+def test_the_loss_and_gradient_behind_a_graph_worked_by_hand():
+    graph = BipartiteGraph(np.array([0]), np.array([0]), 1, 2)  # one edge, of weight 1; nobody took item 1
+    model = PairwiseModel(1, 2, 1, regularisation=0.0, graph=graph, num_layers=1)
+    model.users.data, model.items.data = torch.tensor([[1.0]]), torch.tensor([[3.0], [-2.0]])
+    loss, _ = model({"triples": torch.tensor([[0, 0, 1]])})
+    loss.backward()
+    # means of layers 0 and 1: the user (1 + 3) / 2 = 2, items (3 + 1) / 2 = 2 and -2 / 2 = -1, so that the margin is
+    # 2 * (2 - -1) = 6, where layer 0 has 1 * (3 - -2) = 5; it grows by 3, 2 and -2 with those means
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-6)))
+    slope = -1 / (1 + math.exp(6))
+    assert model.users.grad.flatten().tolist() == pytest.approx([slope * (3 + 2) / 2])
+    assert model.items.grad.flatten().tolist() == pytest.approx([slope * (3 + 2) / 2, slope * -2 / 2])
+
+
 def test_the_penalty_reaches_the_rows_of_the_batch_alone():
     def gradients(regularisation):
         torch.manual_seed(0)

@@ -100,6 +100,18 @@ def test_a_state_depends_on_its_own_recent_items_alone(network):
     torch.testing.assert_close(long[0], long[1])
 
 
+def test_the_order_of_earlier_items_counts(network):
+    # one layer, so that without positions the last item would attend to the same set of items
+    one, two = network.encode(Ragged.from_rows([[1, 2, 3], [2, 1, 3]]))
+    assert (one - two).abs().max() > 0.01
+
+
+def test_each_position_that_a_batch_reaches_is_trained(network):
+    inputs, labels = training_rows(Ragged.from_rows([[1, 2, 3, 9], [5, 0]]), max_items=6)
+    network(collate(inputs, labels, np.array([0, 1])))[0].backward()
+    assert network.positions.weight.grad.any(dim=1).tolist() == [True] * 3 + [False] * 3
+
+
 @pytest.mark.parametrize("loss", ["full", "sampled", "bce"])
 def test_it_learns_which_item_follows_which(split, tmp_path, loss):
     embedding = embed(split, tmp_path, loss=loss, negatives=20, epochs=40, patience=40, learning_rate=0.02)

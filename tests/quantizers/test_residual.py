@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pipeline_lib.quantizers.kmeans import fit_codebook
 from pipeline_lib.quantizers.residual import ResidualQuantizer, decode_residual, encode_residual, last_level_distances
 
 
@@ -86,6 +87,15 @@ def test_kmeans_start_leaves_less_than_random_codebooks(vectors):
     quantizer.fit_codebooks(vectors, 10, generator())
     after = [encode_residual(vectors, quantizer.codebooks[:levels])[1].square().sum() for levels in (1, 2)]
     assert before > after[0] > after[1]
+
+
+def test_kmeans_start_clusters_what_the_levels_before_leave(vectors):
+    quantizer, draws, residual = ResidualQuantizer(3, 8, 4, generator()), generator(2), vectors
+    quantizer.fit_codebooks(vectors, 10, generator(2))
+    for level in range(3):
+        expected = fit_codebook(residual, 8, 10, draws)
+        torch.testing.assert_close(quantizer.codebooks[level].detach(), expected)
+        residual = residual - expected[torch.cdist(residual, expected).argmin(dim=1)]
 
 
 def test_revival_gives_each_level_residuals_of_that_level(codebooks, vectors):

@@ -4,8 +4,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline_lib import artifacts, records
+from pipeline_lib.quantizers.codeword_diversity import CodewordDiversity
 from pipeline_lib.quantizers.collisions import bucket_of_item, collision_rate
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.tokenizers import letter, rqvae
@@ -64,6 +66,16 @@ def test_diversity_keeps_the_codewords_of_a_cluster_closer_than_others(inputs):
         return tokenize(inputs, cf_weight=0.0, diversity_weight=weight).training[-1]["diversity_loss"]
 
     assert loss(1.0) < 0.8 * loss(0.0)
+
+
+def test_clusters_follow_the_codewords_at_each_epoch():
+    diversity = CodewordDiversity(2, torch.Generator().manual_seed(0))
+    regularisation = letter.Regularisation(None, diversity, cf_weight=0.0, diversity_weight=1.0)
+    pairs = torch.tensor([[0.0], [1.0], [50.0], [51.0]])
+    for second_level, partner_of_0 in ((pairs, 1), (pairs[[0, 2, 1, 3]], 2)):
+        regularisation.begin_epoch(torch.stack([pairs, second_level]))
+        for labels, partner in zip(diversity.labels, (1, partner_of_0)):
+            assert (labels == labels[0]).nonzero().flatten().tolist() == [0, partner]
 
 
 def test_codes_explain_the_vectors(made, inputs):

@@ -141,10 +141,12 @@ def test_equal_seeds_give_equal_bits_and_leave_the_global_generator_alone(both, 
     assert not np.array_equal(tokenize(vectors, seed=4).codes, both.codes)
 
 
-def test_masking_and_dropout_change_what_is_learned(both, vectors):
-    for changes in ({"mask": 0.0}, {"dropout": 0.3}):
-        other = tokenize(vectors, **changes).tensors
-        assert not np.array_equal(other["items.encoders.0.0.weight"], both.tensors["items.encoders.0.0.weight"])
+@pytest.mark.parametrize("entity", ["items", "users"])
+@pytest.mark.parametrize("changes", [{"mask": 0.0}, {"dropout": 0.3}, {"commitment": 3.0}])
+def test_masking_dropout_and_commitment_change_what_is_learned(vectors, users, entity, changes):
+    one, other = (tokenize(vectors, users, epochs=2, **options).tensors for options in ({}, changes))
+    weights = f"{entity}.encoders.0.0.weight"
+    assert not np.array_equal(one[weights], other[weights])
 
 
 def test_the_commitment_loss_is_trained_on_with_its_weight(vectors):
