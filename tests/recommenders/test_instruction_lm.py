@@ -234,6 +234,19 @@ def test_the_second_phase_starts_from_the_best_of_the_first_and_sees_no_alignmen
     assert any(not torch.equal(value, ends[0][name]) for name, value in ends[1].items())
 
 
+def test_tasks_with_texts_have_the_weight_of_the_options_and_the_next_item_one(inputs, accelerator, tmp_path,
+                                                                               monkeypatch):
+    tasks, weights = inputs.examples["train"].tasks, []
+
+    def watched(network, *, batches, collate, **given):
+        weights.append({(tasks[rows[0]], collate(rows)["weight"].item()) for rows in batches(1)})
+        return [{"epoch": 1, "valid_ndcg@10": 0.0}]
+
+    monkeypatch.setattr(instruction_lm, "fit", watched)
+    trained(inputs, replace(CONFIG, alignment_weight=0.25), accelerator, tmp_path)
+    assert weights == [{("next_item", 1.0), ("text_to_item", 0.25)}, {("next_item", 1.0)}]
+
+
 @pytest.mark.parametrize("loss_on", ["all", "target"])
 def test_codes_of_history_items_are_to_be_said_where_the_loss_is_on_all(inputs, accelerator, tmp_path, monkeypatch,
                                                                         loss_on):

@@ -285,6 +285,15 @@ def test_all_decoder_states_of_the_sentence_are_projected_one_behind_the_other(i
         torch.testing.assert_close(network.projection(torch.cat(states, dim=1)), network.states(batch))
 
 
+def test_the_projection_is_three_linear_layers_with_relu_between_them(inputs, tokenizer):
+    network = build(inputs, tokenizer, replace(CONFIG, projection_hidden=(32, 8))).eval()
+    first, a, second, b, third, c = network.projection.parameters()
+    pooled = torch.randn(5, first.shape[1], generator=torch.Generator().manual_seed(0))
+    hidden = (pooled @ first.T + a).clamp(min=0)
+    expected = (hidden @ second.T + b).clamp(min=0) @ third.T + c
+    torch.testing.assert_close(network.projection(pooled), expected)
+
+
 def test_the_first_decoder_state_needs_no_others(inputs, tokenizer, prompter):
     first = build(inputs, tokenizer, replace(CONFIG, pooling="decoder_first")).eval()
     batch = prompter.tensors(prompter.prompts(np.arange(3), "test", inputs.split.test.histories.take(np.arange(3)),

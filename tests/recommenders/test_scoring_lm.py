@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.backbones.causal_lm import Backbone, Lora, add_lora, build_causal_lm, save_backbone
+from pipeline_lib.backbones.causal_lm import (
+    Backbone, Lora, add_lora, build_causal_lm, restore_backbone, save_backbone,
+)
 from pipeline_lib.backbones.text_tokenizer import train_byte_tokenizer
 from pipeline_lib.evaluation.scoring import scoring_figures
 from pipeline_lib.interactions.candidates import draw_candidates
@@ -123,6 +125,16 @@ def test_with_a_code_weight_each_prompt_adds_its_mean_cross_entropy_of_codes():
     torch.testing.assert_close(network(BATCH)[0], network_of()(BATCH)[0] - 0.5 * codes)
 
 
+def test_the_loss_of_codes_has_the_weight_of_the_options(model, inputs, accelerator):
+    plain, weighed = (ranker_of(replace(model, config=model.config | {"code_weight": weight}), inputs, accelerator)
+                      for weight in (0.0, 0.5))
+    batch = Pairs(plain.prompts["codes"], inputs.split, "train", inputs.split.candidates["train"]).collate(np.arange(8))
+    with torch.inference_mode():
+        codes = plain.network.code_loss(plain.network.states(batch), batch)
+        torch.testing.assert_close(weighed.network(batch)[0], plain.network(batch)[0] + 0.5 * codes)
+    assert codes > 1
+
+
 def test_a_batch_without_rows_reaches_all_trainable_weights_and_counts_nothing():
     network = network_of()
     nothing = torch.zeros(0, dtype=torch.int64)
@@ -216,8 +228,16 @@ def test_zero_shot_texts_are_asked_of_the_model_as_it_is(inputs, accelerator, tm
     assert model.training == []
     assert model.tensors.keys() == inputs.embedder.keys()
     assert all(np.array_equal(value, model.tensors[name]) for name, value in inputs.embedder.items())
-    scores = ranker_of(model, inputs, accelerator).score("valid")
+    ranker = ranker_of(model, inputs, accelerator)
+    scores = ranker.score("valid")
     assert len(set(scores)) > 1 and ((scores > 0) & (scores < 1)).all()
+    lm, tokenizer = restore_backbone(inputs.embedder, inputs.embedder_json)
+    pairs = Pairs(ranker.prompts["text"], inputs.split, "valid", inputs.split.candidates["valid"])
+    with torch.inference_mode():
+        odds = lm(pairs.collate(np.array([0]))["input_ids"]).logits[0, -1].exp()
+    yes, no = (odds[tokenizer.id_of(word)].item() for word in ("YES", "NO"))
+    assert scores[0] == pytest.approx(yes / (yes + no), rel=1e-4)
+    assert abs(yes - no) > 0.01 * yes
 
 
 def test_zero_shot_refuses_a_model_that_does_not_know_the_answers(inputs, accelerator, tmp_path):

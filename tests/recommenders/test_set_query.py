@@ -14,6 +14,9 @@ import torch
 from torch.nn import Linear
 
 from pipeline_lib.artifacts import read_model, write_model
+from pipeline_lib.backbones.causal_lm import Backbone, build_causal_lm
+from pipeline_lib.backbones.t5 import build_t5
+from pipeline_lib.backbones.text_tokenizer import train_word_tokenizer
 from pipeline_lib.params import DecodeParams, SequencesParams, TrainingParams
 from pipeline_lib.params_file import compose_tree, params_from_tree
 from pipeline_lib.quantizers.set_autoencoder import SetAutoencoder
@@ -102,6 +105,15 @@ def test_either_backbone_is_built_at_every_size(backbone):
         assert network.width == config.width == tree["tokenizer"]["set"]["width"]
         weights.append(sum(weight.numel() for weight in network.parameters()))
     assert 0 < 4 * weights[0] < weights[1] < weights[2] / 4
+
+
+def save_words_of_the_prompt(folder):
+    """A text tokenizer in a folder, as pretrained models have one."""
+    from transformers import PreTrainedTokenizerFast
+
+    words = train_word_tokenizer([set_backbones.PROMPT])
+    PreTrainedTokenizerFast(tokenizer_object=words.backend, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    return words
 
 
 def answers_behind(network, items=(6, 7, 8), seen=3):
@@ -269,6 +281,19 @@ def test_weights_of_an_lm_do_not_move_beside_adapters(inputs):
     assert moved
     assert all("lora_" in name for name in moved)
     assert network.queries.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("rank", "trains"), [(2, False), (0, True)])
+def test_the_prompt_of_an_lm_is_made_of_its_own_words_which_do_not_move_beside_adapters(inputs, tmp_path, rank, trains):
+    words, sizes = save_words_of_the_prompt(tmp_path), Backbone(None, "opt", 1, 2, WIDTH, 32, max_positions=64)
+    lm = build_causal_lm(sizes, words.size, 0, 1)
+    lm.save_pretrained(tmp_path)
+    network = build(inputs, replace(LM, pretrained=str(tmp_path), lora_rank=rank, lora_targets=("q_proj",)))
+    ids = [words.id_of(word) for word in set_backbones.PROMPT.lower().split()]
+    assert torch.equal(network.backbone.text, lm.get_input_embeddings().weight[ids])
+    network(batch_of(inputs))[0].backward()
+    grad = network.backbone.text.grad
+    assert grad.abs().sum() > 0 if trains else grad is None
 
 
 def test_frozen_queries_get_no_gradient_and_all_else_does(inputs, accelerator, tmp_path):
@@ -481,14 +506,7 @@ def test_every_variant_trains_and_is_read_back_from_its_files_alone(inputs, acce
 
 
 def test_a_pretrained_t5_reads_the_prompt_and_is_then_needed_no_more(inputs, accelerator, tmp_path):
-    from transformers import PreTrainedTokenizerFast
-
-    from pipeline_lib.backbones.t5 import build_t5
-    from pipeline_lib.backbones.text_tokenizer import train_word_tokenizer
-
-    words = train_word_tokenizer([set_backbones.PROMPT])
-    PreTrainedTokenizerFast(tokenizer_object=words.backend, pad_token="<pad>", eos_token="</s>").save_pretrained(
-        tmp_path / "t5")
+    words = save_words_of_the_prompt(tmp_path / "t5")
     build_t5(words.size, WIDTH, 1, 2, 8, 32, 0.0).save_pretrained(tmp_path / "t5")
     config = replace(CONFIG, pretrained=str(tmp_path / "t5"))
     model = run(inputs, accelerator, tmp_path, config, SHORT)
