@@ -310,14 +310,16 @@ def read_model(folder: Path) -> Model:
 
 def read_final_codes(model: Path, tokens: Path, num_items: int) -> np.ndarray | None:
     """``(N, L)``: codes that training changed win over those of quantize; None for identifiers without codes."""
-    sizes, _ = _read_level_sizes(tokens)
-    if not sizes:
+    path = next((folder / "item_codes.npy" for folder in (model, tokens) if (folder / "item_codes.npy").exists()), None)
+    if path is None:
         return None
-    changed = model / "item_codes.npy"
-    path = changed if changed.exists() else tokens / "item_codes.npy"
     codes = read_array(path, np.int32)
-    _check_codes(path, codes, sizes)
     _check_rows(path, codes, num_items)
+    if (tokens / "config.json").exists():
+        sizes, _ = _read_level_sizes(tokens)
+        if path.parent == model:  # the last level tells colliding items apart, of which training may leave more
+            sizes = (*sizes[:-1], max(sizes[-1], int(codes[:, -1].max(initial=0)) + 1))
+        _check_codes(path, codes, sizes)
     return codes
 
 

@@ -120,17 +120,29 @@ def test_codes_that_training_changed_win_over_those_of_quantize(tmp_path):
     assert artifacts.read_final_codes(model, tokens, 3).tolist() == [[2]] * 3
 
 
+def model_codes(folder, codes):
+    """Folders of a model that left these codes, and of tokens of three items with two levels of four."""
+    artifacts.write_identifiers(folder / "tokens", Identifiers(np.zeros((3, 2), np.int32), (4, 4)))
+    (folder / "model").mkdir()
+    np.save(folder / "model/item_codes.npy", np.array(codes, np.int32))
+    return folder / "model", folder / "tokens"
+
+
 @pytest.mark.parametrize(("codes", "message"), [
-    (np.zeros(3), r"codes of shape \(3,\)"), (np.full((3, 1), 4), "code 4 at level 0 does not fit a codebook of 4"),
-    (np.zeros((2, 1)), r"shape \(2, 1\), but there are 3 items"),
+    ([0, 1, 2], r"shape \(3,\), but there are 3 items, a row each"),
+    ([[0, 0], [4, 0], [0, 0]], "code 4 at level 0 does not fit a codebook of 4"),
+    ([[0, 0], [-1, 0], [0, 0]], "the identifier of row 1 is not codes with -1 only behind them"),
+    ([[0], [1], [2]], r"codes of shape \(3, 1\), but 2 level sizes"),
+    ([[0, 0], [1, 0]], r"shape \(2, 2\), but there are 3 items"),
 ])
 def test_codes_that_training_left_in_another_form_are_refused(tmp_path, codes, message):
-    model, tokens = tmp_path / "model", tmp_path / "tokens"
-    artifacts.write_identifiers(tokens, Identifiers(np.zeros((3, 1), np.int32), (4,)))
-    model.mkdir()
-    np.save(model / "item_codes.npy", codes.astype(np.int32))
     with pytest.raises(ValueError, match=f"model/item_codes.npy: .*{message}"):
-        artifacts.read_final_codes(model, tokens, 3)
+        artifacts.read_final_codes(*model_codes(tmp_path, codes), 3)
+
+
+def test_training_may_leave_more_items_to_be_told_apart_by_the_last_level(tmp_path):
+    codes = [[0, 0], [0, 9], [1, 0]]
+    assert artifacts.read_final_codes(*model_codes(tmp_path, codes), 3).tolist() == codes
 
 
 def test_arrays_of_another_shape_are_refused_where_they_are_read(tmp_path):
