@@ -169,19 +169,15 @@ def read_user_vectors(folder: Path) -> dict[str, np.ndarray]:
     paths = {name: folder / f"users_{name}.npy" for name in ("valid", "test")}
     vectors = {name: read_array(path, np.float32) for name, path in paths.items() if path.exists()}
     for name, array in vectors.items():
-        _require_rows(paths[name], array)
+        _check_rows(paths[name], array)
     return vectors
 
 
-def _check_rows(path: Path, array: np.ndarray, num_items: int) -> None:
-    if array.ndim < 2 or len(array) != num_items:
-        raise ValueError(f"{path}: shape {array.shape}, but there are {num_items} items, a row each; re-run the stage that "
-                         "makes it")
-
-
-def _require_rows(path: Path, array: np.ndarray) -> None:
-    if array.ndim < 2:
-        raise ValueError(f"{path}: shape {array.shape}, expected rows of numbers; re-run the stage that makes it")
+def _check_rows(path: Path, array: np.ndarray, num_items: int | None = None) -> None:
+    """Refuse what is not rows of numbers, one an item where ``num_items`` is given."""
+    if array.ndim < 2 or num_items not in (None, len(array)):
+        wanted = "rows of numbers" if num_items is None else f"a row of numbers for each of {num_items} items"
+        raise ValueError(f"{path}: shape {array.shape}, expected {wanted}; re-run the stage that makes it")
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -304,7 +300,7 @@ def read_model(folder: Path) -> Model:
              for name, dtype in (("item_codes", np.int32), ("item_vectors", np.float32))}
     for name, array in extra.items():
         if array is not None:
-            _require_rows(folder / f"{name}.npy", array)
+            _check_rows(folder / f"{name}.npy", array)
     return Model(read_tensors(folder / "model.safetensors"), read_json(folder / "config.json"), **extra)
 
 

@@ -93,7 +93,7 @@ def test_item_vectors_must_be_finite_and_one_an_item(tmp_path):
     artifacts.write_embedding(tmp_path / "text", Embedding(np.array([[1.0], [np.nan]]), {}))
     with pytest.raises(ValueError, match="vector of row 1 is not finite"):
         artifacts.read_item_vectors(tmp_path / "text", 2)
-    with pytest.raises(ValueError, match=r"items.npy: shape \(2, 1\), but there are 3 items"):
+    with pytest.raises(ValueError, match=r"items.npy: shape \(2, 1\), expected a row of numbers for each of 3 items"):
         artifacts.read_item_vectors(tmp_path / "text", 3)
 
 
@@ -129,11 +129,11 @@ def model_codes(folder, codes):
 
 
 @pytest.mark.parametrize(("codes", "message"), [
-    ([0, 1, 2], r"shape \(3,\), but there are 3 items, a row each"),
+    ([0, 1, 2], r"shape \(3,\), expected a row of numbers for each of 3 items"),
     ([[0, 0], [4, 0], [0, 0]], "code 4 at level 0 does not fit a codebook of 4"),
     ([[0, 0], [-1, 0], [0, 0]], "the identifier of row 1 is not codes with -1 only behind them"),
     ([[0], [1], [2]], r"codes of shape \(3, 1\), but 2 level sizes"),
-    ([[0, 0], [1, 0]], r"shape \(2, 2\), but there are 3 items"),
+    ([[0, 0], [1, 0]], r"shape \(2, 2\), expected a row of numbers for each of 3 items"),
 ])
 def test_codes_that_training_left_in_another_form_are_refused(tmp_path, codes, message):
     with pytest.raises(ValueError, match=f"model/item_codes.npy: .*{message}"):
