@@ -49,7 +49,7 @@ class AttributeTasks:
 
 
 def choose_attributes(catalogue: Catalogue, shown: Sequence[str], predicted: Sequence[str]) -> tuple[str, ...]:
-    """The names that are shown; an empty ``shown`` means the title, else the text, and all attributes with letters.
+    """The names that are shown; an empty ``shown`` means the title, else the text, and all attributes that are text.
 
     Raises:
         ValueError: if a name is unknown or both shown and predicted, or no item has a value of a shown one.
@@ -65,9 +65,9 @@ def choose_attributes(catalogue: Catalogue, shown: Sequence[str], predicted: Seq
                          "attribute must not be shown")
     if not shown:
         whole = ["title"] if any(map(str.strip, attribute_values(catalogue, "title"))) else ["text"]
-        lettered = [name for name in catalogue.attributes if name not in ("title", "text") and _has_letters(
+        texts = [name for name in catalogue.attributes if name not in ("title", "text") and _is_text(
             attribute_values(catalogue, name))]
-        shown = [name for name in whole + lettered if name not in predicted]
+        shown = [name for name in whole + texts if name not in predicted]
     if not any(value for name in shown for value in attribute_values(catalogue, name)):
         raise ValueError("embed.sources names dense, but no item of this data has any text: set embed.dense.shown to "
                          "attributes of the item file, or take a source that needs no text")
@@ -112,7 +112,12 @@ def attribute_tasks(catalogue: Catalogue, shown: Sequence[str], predicted: Seque
                           Ragged(np.arange(len(tasks), dtype=np.int32), offsets))
 
 
-def _has_letters(values: Sequence[str]) -> bool:
-    """Whether most values that are there have a letter: no prices, years or numbers."""
+def _is_text(values: Sequence[str]) -> bool:
+    """Whether most values that are there have a letter, as no price or year has, and they are no ids or links.
+
+    Those are one word with a digit, another one for each item: nothing but the item itself could be learnt from them.
+    """
     filled = [value for value in values if value]
-    return sum(any(map(str.isalpha, value)) for value in filled) > len(filled) / 2
+    lettered, numbered = (sum(any(map(has, value)) for value in filled) for has in (str.isalpha, str.isdigit))
+    ids = len(set(filled)) == len(filled) and 2 * numbered > len(filled) and not any(" " in value for value in filled)
+    return 2 * lettered > len(filled) and not ids

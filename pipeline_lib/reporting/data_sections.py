@@ -121,12 +121,21 @@ def training_section(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Secti
     return Section("training", "Training", body or paragraph("Nothing was trained by gradient in this run."))
 
 
-def reconstruction_section(examples: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Section:
-    """What an embedding model says of items from their vectors alone, beside what is so."""
+def reconstruction_section(examples: Sequence[Mapping[str, Any]], titles: Sequence[str],
+                           told_share: float | None) -> Section:
+    """What an embedding model says of held-out items from their vectors alone, beside what is so.
+
+    Args:
+        told_share: of `embeddings.dense.told_share`.
+    """
+    told = "" if told_share is None else paragraph(
+        f"Of held-out items, an item's own vectors make what is so {told_share:.0%} cheaper to say than those of another "
+        "item do: 0% would be vectors that tell nothing, 100% ones that tell all.")
     rows = [(titles[example["item"]], example["attribute"], example["original"], example["decoded"],
              "yes" if example["original"] == example["decoded"] else "no") for example in examples]
     return Section("reconstructions", "What the item vectors remember",
-                   table(["item", "attribute", "so it is", "read from the vectors", "equal"], rows, text_columns=5))
+                   told + table(["item", "attribute", "so it is", "read from the vectors", "equal"], rows,
+                                text_columns=5))
 
 
 def _histogram(lengths: np.ndarray) -> bytes:

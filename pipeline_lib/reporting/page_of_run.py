@@ -109,9 +109,9 @@ def _training_curves(folder: Path, params: Params) -> dict[str, Sequence[Mapping
 
 
 def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list[Section]:
-    examples = [example for source in params.embed.sources for example in
-                plain_files.read_json(folder / EMBED / source / "meta.json").get("reconstructions", [])]
-    return [reconstruction_section(examples, names)] if examples else []
+    metas = [plain_files.read_json(folder / EMBED / source / "meta.json") for source in params.embed.sources]
+    return [reconstruction_section(meta["reconstructions"], names, meta["told_share"])
+            for meta in metas if meta.get("reconstructions")]
 
 
 def _examples(folder: Path, params: Params, catalogue: Catalogue, user_ids: Sequence[str],

@@ -14,7 +14,7 @@ def live_curves(folder: Path, wanted: bool) -> Iterator[Callable[[Mapping[str, f
         folder: where DVCLive keeps its files, outside a stage's outputs.
         wanted: False on all but one of several processes.
     """
-    if not wanted or importlib.util.find_spec("dvclive") is None:
+    if not wanted or not _installed():
         yield lambda row: None
         return
     from dvclive import Live
@@ -28,3 +28,9 @@ def live_curves(folder: Path, wanted: bool) -> Iterator[Callable[[Mapping[str, f
             live.make_summary()
 
         yield log_row
+
+
+def _installed() -> bool:
+    """Whether the package is there. A folder `dvclive/`, where it writes by default, is found too; it has no origin."""
+    found = importlib.util.find_spec("dvclive")
+    return found is not None and found.origin is not None

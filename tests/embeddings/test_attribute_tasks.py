@@ -67,12 +67,25 @@ def test_values_are_joined_and_missing_ones_empty():
     assert attribute_values(CATALOGUE, "colour") == ["", "", ""]
 
 
-def test_without_a_choice_the_title_and_attributes_with_letters_are_shown():
+def test_without_a_choice_the_title_and_attributes_of_text_are_shown():
     assert choose_attributes(CATALOGUE, (), ()) == ("title", "brand", "categories")
     assert choose_attributes(CATALOGUE, (), ("categories",)) == ("title", "brand")
     assert choose_attributes(CATALOGUE, ("price",), ()) == ("price",)
     texts_alone = Catalogue(["a"], [""], ["a tent"])
     assert choose_attributes(texts_alone, (), ()) == ("text",)
+
+
+@pytest.mark.parametrize("values, shown", [
+    (["k7Sy557_ZaQS", "tvZKPah2u9G9", "saWZO6h", "B0012"], False),  # ids: each item's own, most with a digit
+    (["k7Sy557_ZaQS", "tvZKPah2u9G9", "saWZO6h", "saWZO6h"], True),  # two items share one, which says something
+    (["k7Sy557_ZaQS", "tvZKPah2u9G9", "saWZO6h", "size 2"], True),  # of two words
+    (["Camp", "Glow", "3M", "Acme"], True),  # names
+    (["12", "13", "7"], False),
+])
+def test_ids_and_numbers_are_no_texts(values, shown):
+    count = len(values)
+    catalogue = Catalogue([str(row) for row in range(count)], ["tent"] * count, [""] * count, {"own": values})
+    assert choose_attributes(catalogue, (), ()) == (("title", "own") if shown else ("title",))
 
 
 def test_a_choice_that_cannot_be_is_refused():

@@ -10,7 +10,9 @@ import torch
 from pipeline_lib.artifacts import read_embedding_model, read_item_vectors, write_embedding
 from pipeline_lib.backbones.causal_lm import Backbone, Lora, load_backbone, restore_backbone
 from pipeline_lib.embeddings.attribute_tasks import attribute_tasks, training_texts
-from pipeline_lib.embeddings.dense import Config, embed_items, embed_new_items, encode, reconstructions, restore_network
+from pipeline_lib.embeddings.dense import (
+    LITTLE_TOLD, Config, embed_items, embed_new_items, encode, reconstructions, restore_network, told_share, validate,
+)
 from pipeline_lib.ragged import Ragged
 from pipeline_lib.records import Catalogue, Embedding
 from pipeline_lib.seeding import seed_everything
@@ -142,6 +144,26 @@ def test_reconstructions_are_read_off_the_dense_tokens_alone(embedded):
     other = reconstructions(network, replace(tasks, content=swapped), items, tokenizer, names)
     assert other[0]["decoded"] == rows[3]["decoded"] and other[0]["original"] == rows[0]["original"]
     assert encode(network, tasks.content.take(np.array([3]))).shape == (1, 2, 32)
+
+
+def test_what_the_dense_tokens_tell_is_what_those_of_another_item_do_not(embedded):
+    network, tokenizer = restore_network(embedded.model, embedded.model_json)
+    tasks = attribute_tasks(make_catalogue(), CONFIG.shown, CONFIG.predicted, tokenizer, CONFIG.max_tokens)
+    items, names = np.array([3, 9, 20]), ("title", "brand", "kind")
+    swapped = {3: 20, 9: 3, 20: 9}
+    others = replace(tasks, content=Ragged.from_rows(tasks.content[swapped.get(item, item)] for item in range(64)))
+    own, other = (validate(network, given, items, names)["loss"] for given in (tasks, others))
+    assert told_share(network, tasks, items, names) == pytest.approx(1 - own / other)
+    assert told_share(network, tasks, items[:1], names) is None
+
+
+def test_dense_tokens_that_tell_little_are_warned_of(tmp_path, caplog):
+    short = embed(tmp_path / "short", epochs=2)
+    assert short.meta["told_share"] < LITTLE_TOLD
+    assert "the dense tokens tell little" in caplog.text and "(the best was 2 of 2)" in caplog.text
+    caplog.clear()
+    long = embed(tmp_path / "long", make_catalogue(160), epochs=12)
+    assert long.meta["told_share"] > LITTLE_TOLD and "tell little" not in caplog.text
 
 
 def test_items_without_text_are_embedded_but_not_trained_on(tmp_path):

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -10,6 +11,14 @@ ROWS = [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0}]
 
 def test_without_dvclive_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with live_curves(tmp_path / "live", wanted=True) as log_row:
+        log_row(ROWS[0])
+    assert not (tmp_path / "live").exists()
+
+
+def test_a_folder_that_dvclive_has_written_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "dvclive").mkdir()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: PathFinder.find_spec(name, [str(tmp_path)]))
     with live_curves(tmp_path / "live", wanted=True) as log_row:
         log_row(ROWS[0])
     assert not (tmp_path / "live").exists()
