@@ -125,24 +125,25 @@ def add_data(folder: Path,
     options = _ingest_options(folder, preset, raw_format, column, max_bad_rows)
     if preset.exists():
         _refuse_other_options(preset, options)
-    raw = _describe(folder, options)
-    try:
-        shutil.copytree(folder, place)
-    except (OSError, shutil.Error) as error:
-        shutil.rmtree(place, ignore_errors=True)
-        raise ValueError(f"{folder} cannot be copied, and nothing was kept: {' '.join(str(error).split())}") from error
+    raw = _describe(folder, options, preset)
+    _refuse_interpolations(folder, raw)
     new_preset = not preset.exists()
-    if new_preset:
-        _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
-        typer.echo(f"wrote {preset}: look there at what makes up an item's title and text, and set filters and split")
-    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], capture_output=True, text=True,
-                          check=False)
-    if done.returncode:
-        shutil.rmtree(place)
+    try:
+        _copy(folder, place)
         if new_preset:
-            preset.unlink()
-        raise ValueError(f"`dvc add {place}` failed, and nothing was kept: {' '.join(done.stderr.split()) or 'no message'}")
-    typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}`")
+            _write_preset(preset, name, options, [] if raw.items is None else raw.items.columns)
+        _dvc_add(place)
+    except BaseException:  # Ctrl-C, too
+        shutil.rmtree(place, ignore_errors=True)
+        place.with_name(f"{name}.dvc").unlink(missing_ok=True)
+        if new_preset:
+            preset.unlink(missing_ok=True)
+        raise
+    if new_preset:
+        typer.echo(f"wrote {preset}: look there at what makes up an item's title and text, and set filters and split")
+    without_texts = "" if _ingest_block(preset).get("text") else " -S paper=lightgcn"
+    typer.echo(f"added {place}; run it with `dvc exp run -S dataset={name}{without_texts}`"
+               f"{', or another paper that needs no texts of items' if without_texts else ''}")
     typer.echo("queued runs, `sidflow compare` and `record` take it from git: "
                f"`git add {preset} {RAW} && git commit -m {name}`")
 
@@ -152,7 +153,7 @@ def validate_data(folder: Path, raw_format: FormatOption = None, column: ColumnO
                   max_bad_rows: BadRowsOption = None) -> None:
     """Count rows and columns of raw files and name their problems. Nothing is written."""
     preset = CONF / "dataset" / f"{folder.resolve().name}.yaml"
-    _describe(folder, _ingest_options(folder, preset, raw_format, column, max_bad_rows))
+    _describe(folder, _ingest_options(folder, preset, raw_format, column, max_bad_rows), preset)
 
 
 @data_app.command("list")
@@ -234,20 +235,53 @@ def _refuse_other_options(preset: Path, options: IngestParams) -> None:
                              f"there and leave out {option}, remove the file, or give another --name")
 
 
-def _describe(folder: Path, options: IngestParams):
+def _copy(folder: Path, place: Path) -> None:
+    """All of it, or nothing: whoever is killed meanwhile leaves no half of it under the name that runs read."""
+    try:
+        with plain_files.writing_folder(place) as copy:
+            shutil.copytree(folder, copy, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise ValueError(f"{folder} cannot be copied, and nothing was kept: {' '.join(str(error).split())}") from error
+
+
+def _dvc_add(place: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "dvc", "add", str(place)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"`dvc add {place}` failed, and nothing was kept: {' '.join(done.stderr.split()) or 'no message'}")
+
+
+def _refuse_interpolations(folder: Path, raw) -> None:
+    """A preset that names such a column says the value of another key, for Hydra as for DVC."""
+    for column in [] if raw.items is None else raw.items.columns:
+        if "${" in column:
+            raise ValueError(f"{folder}: column {column} cannot stand in a preset, where ${{...}} names another key; "
+                             "rename it in the file")
+
+
+def _describe(folder: Path, options: IngestParams, preset: Path):
     """Print what the files hold and their bad rows, also where there are more of these than are allowed, which then raises."""
     from pipeline_lib.interactions.readers.checks import refuse_bad_rows
     from pipeline_lib.interactions.reading import read_raw
     from pipeline_lib.interactions.validation import describe_raw
 
-    raw = read_raw(folder, dataclasses.replace(options, max_bad_rows=sys.maxsize))
+    try:
+        raw = read_raw(folder, dataclasses.replace(options, max_bad_rows=sys.maxsize))
+    except (ValueError, OSError) as error:
+        if not preset.exists():
+            raise
+        raise ValueError(f"{error} (read as {preset} says, a preset of this name; for other data call the folder "
+                         "otherwise, or give `sidflow data add` a --name)") from error
     for line in raw.bad_rows[:SHOWN_BAD_ROWS]:
         typer.echo(f"bad row: {line}")
     if len(raw.bad_rows) > SHOWN_BAD_ROWS:
         typer.echo(f"and {len(raw.bad_rows) - SHOWN_BAD_ROWS} more bad rows")
     typer.echo(f"{folder} ({options.format}){', without its bad rows' if raw.bad_rows else ''}")
-    for key, value in describe_raw(raw).items():
+    described = describe_raw(raw)
+    for key, value in described.items():
         typer.echo(f"  {key}: {_as_text(value)}")
+    if described["duplicates"]:
+        typer.echo(f"{described['duplicates']} rows repeat another one of the same user, item and time: were files "
+                   "joined twice? Remove them, or items that are to be predicted stand in the history already", err=True)
     refuse_bad_rows(raw.bad_rows, options.max_bad_rows)
     return raw
 

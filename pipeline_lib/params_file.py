@@ -33,10 +33,7 @@ def read_tree(path: Path) -> Mapping[str, Any]:
     """The mapping that a params.yaml holds, not looked into."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no parameters; run `sidflow params` to compose them from conf/")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    tree = _read_yaml(path)
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path}: expected a mapping of parameters, found {type(tree).__name__}")
     return tree
@@ -60,9 +57,22 @@ def compose_tree(conf: Path, overrides: Sequence[str], *, resolve: bool = True) 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             return OmegaConf.to_container(compose("config", list(overrides)), resolve=resolve)
+    except yaml.YAMLError as error:
+        raise ValueError(f"conf/: not valid YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError:
+        for path in sorted(conf.rglob("*.yaml")):
+            _read_yaml(path)  # the error does not say which of them it is
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         said = " ".join(str(error).split()).split(" Config search path")[0]
         raise ValueError(f"conf/: {said}") from error
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def params_from_tree(tree: Mapping[str, Any]) -> Params:

@@ -18,8 +18,8 @@ from pipeline_lib.variants import EMBEDDINGS, embedding_for, load_params, recomm
 items_app = typer.Typer(no_args_is_help=True,
                         help="Items that came after the last run: they are recommended without training.")
 PROJECT, PARAMS = Path(), Path("params.yaml")
-ITEMS, USERS, ADDED = (Path("data/ingest/items.parquet"), Path("data/ingest/users.parquet"),
-                       Path("data/added/items.parquet"))
+INTERACTIONS, ITEMS, USERS = (Path(f"data/ingest/{name}.parquet") for name in ("interactions", "items", "users"))
+ADDED = Path("data/added/items.parquet")
 SPLIT, TOKENS, SEQUENCES, EMBED = (Path("data/split"), Path("data/tokens"), Path("data/sequences"), Path("data/embed"))
 MODEL, PREDICTIONS = Path("data/model"), Path("data/predictions")
 
@@ -29,7 +29,8 @@ Added = tuple[records.Catalogue, Ragged]  # items that came after the run, and t
 
 def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the raw data.")] = None,
               history: Annotated[list[str] | None,
-                                 typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+                                 typer.Option(help="Item ids, oldest first, separated by commas, or each with --history of "
+                                                   "its own.")] = None,
               k: Annotated[int, typer.Option("-k", help="How many items.")] = 10, params: Path = PARAMS) -> None:
     """Recommend to a user of the test set, or to anybody with a history of known items, from the last run."""
     if (user is None) == (not history):
@@ -42,14 +43,17 @@ def recommend(user: Annotated[str | None, typer.Option(help="A user's id in the 
     if user is not None:
         items, scores = _of_user(user, catalogue, added, k, config)
     else:
-        items, scores = _of_history(listed(history), catalogue, added, k, config)
+        items, scores = _of_history(history, catalogue, added, k, config)
     for rank, (item, score) in enumerate(zip(items[:k], scores[:k], strict=True), start=1):
         place, known = (item, catalogue) if item < len(catalogue) else (item - len(catalogue), added[0])
         new = "" if known is catalogue else "  (new)"
         typer.echo(f"{rank:3d}  {score:8.3f}  {known.item_ids[place]}  {known.titles[place]}{new}")
-    if len(items) < k:
+    there = len(catalogue) + len(added[0])
+    if len(items) < min(k, there):
         typer.echo(f"only {len(items)} of {k}: the lists of the last run have no more; set decode.top_k and "
                    "decode.beam_size", err=True)
+    elif len(items) < k:
+        typer.echo(f"only {len(items)} of {k}: there are {there} items", err=True)
 
 
 def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet file for item_id and codes.")] = None,
@@ -71,19 +75,20 @@ def export(codes: Annotated[Path | None, typer.Option(help="A .csv or .parquet f
     _require_one_run()
     catalogue = artifacts.read_catalogue(ITEMS)
     config = _ranking_params(params) if recommendations or test_lists else load_params(params)
+    user_ids, added = artifacts.read_user_ids(USERS), read_added_items(ADDED, plain_files.files_digest(ITEMS, USERS))
     tables: dict[Path, tuple[pa.Table, str]] = {}  # all are made before one is written
     if codes is not None:
         made = artifacts.read_final_codes(MODEL, TOKENS, len(catalogue))
         if made is None:
             raise ValueError("--codes: items of the last run have no codes (tokenizer.kind none, or sets of vectors)")
-        tables[codes] = codes_table(catalogue.item_ids, made), f"{len(made)} items"
-    user_ids = artifacts.read_user_ids(USERS)
+        if len(added[0]):
+            made = _with_added(_inputs(config), artifacts.read_model(MODEL), added, config)[0].identifiers.codes
+        tables[codes] = codes_table([*catalogue.item_ids, *added[0].item_ids], made), f"{len(made)} items"
     if test_lists is not None:
         rankings = artifacts.read_predictions(PREDICTIONS / "test.parquet", len(catalogue))["all"]
         table = recommendations_table(user_ids, catalogue.item_ids, rankings, k)
         tables[test_lists] = table, f"{_users_of(table)} of {len(user_ids)} users; others have no test case"
     if recommendations is not None:
-        added = read_added_items(ADDED, plain_files.files_digest(ITEMS, USERS))
         rankings = _of_everybody(len(user_ids), len(catalogue), added, k, config)
         table = recommendations_table(user_ids, [*catalogue.item_ids, *added[0].item_ids], rankings, k)
         tables[recommendations] = table, f"{_users_of(table)} of {len(user_ids)} users, after all that is known of them"
@@ -157,9 +162,10 @@ def _of_user(user: str, catalogue: records.Catalogue, added: Added, k: int, conf
     return rankings.items.values[start:stop], rankings.scores[start:stop]
 
 
-def _of_history(item_ids: list[str], catalogue: records.Catalogue, added: Added, k: int, config: Params) -> Lists:
-    """Rank for a user whom no stage has seen."""
+def _of_history(given: list[str], catalogue: records.Catalogue, added: Added, k: int, config: Params) -> Lists:
+    """Rank for a user whom no stage has seen; an id that has commas or outer blanks is one where it is given alone."""
     known = {item_id: item for item, item_id in enumerate([*catalogue.item_ids, *added[0].item_ids])}
+    item_ids = [item_id for value in given for item_id in ([value] if value in known else listed([value]))]
     unknown = [item_id for item_id in item_ids if item_id not in known]
     if unknown:
         raise ValueError(f"--history: item {unknown[0]} is not in {ITEMS}; ids look like {catalogue.item_ids[0]}")
@@ -173,7 +179,9 @@ def _of_everybody(num_users: int, num_items: int, added: Added, k: int, config: 
     """Rank for all users behind all of their items."""
     from pipeline_lib.serving import next_cases, with_taken
 
-    cases = with_taken(next_cases(artifacts.read_split(SPLIT), num_users), added[1], num_items)
+    table = artifacts.read_interactions(INTERACTIONS)
+    everything = Ragged(table["item"].to_numpy(), np.searchsorted(table["user"].to_numpy(), np.arange(num_users + 1)))
+    cases = with_taken(next_cases(artifacts.read_split(SPLIT), everything), added[1], num_items)
     return _rank(cases, added, k, config, moved_on=not EMBEDDINGS[config.tokenizer.source].fitted)
 
 

@@ -103,17 +103,19 @@ def with_users(inputs: RecommenderInputs, users: np.ndarray, histories: Ragged, 
                    identifiers=identifiers)
 
 
-def next_cases(split: Split, num_users: int) -> Cases:
+def next_cases(split: Split, interactions: Ragged) -> Cases:
     """Every user with all that is known of him as history, test targets at the end; nobody without any item.
 
     Args:
-        num_users: U.
+        interactions: U rows of items, as ingest has them. The split may have left users out, or what lies before a
+            cut; where it has as much, its order is taken, which a split file may say alone.
     """
     states = dict(zip(split.train_users.tolist(), split.train, strict=True))
     for cases in (split.valid, split.test):
         states |= {user: np.concatenate([history, targets]) for user, history, targets in
                    zip(cases.users.tolist(), cases.histories, cases.targets, strict=True)}
-    users = [user for user in range(num_users) if len(states.get(user, ()))]
+    states |= {user: row for user, row in enumerate(interactions) if len(row) > len(states.get(user, ()))}
+    users = sorted(user for user, row in states.items() if len(row))
     return Cases(np.array(users, dtype=np.int32), Ragged.from_rows(states[user] for user in users),
                  Ragged.from_rows([[0]] * len(users)), np.isin(users, split.train_users))
 

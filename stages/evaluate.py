@@ -44,7 +44,8 @@ def main(predictions: PathOption, split: PathOption, tokens: PathOption, model: 
         refused = share_in_history(held.test) if config.decode.filter_history else 0.0
         if refused > 0:
             logger.warning("%.1f%% of the test targets stand in their user's history, which the lists leave out; "
-                           "set decode.filter_history=false where things are taken again", 100 * refused)
+                           "set decode.filter_history=false where things are taken again; rows that merely repeat "
+                           "another are the `duplicates` of `sidflow data validate`", 100 * refused)
         evaluation = evaluate_predictions(held, ranked, config.evaluate.ks, config.decode.filter_history,
                                           numpy_generator(config.seed, "random baseline"),
                                           artifacts.read_final_codes(model, tokens, held.num_items))

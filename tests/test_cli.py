@@ -200,6 +200,49 @@ def test_a_folder_that_cannot_be_copied_leaves_nothing(sidflow, own_data):
     assert not Path("data/raw/shop").exists()
 
 
+@pytest.mark.parametrize("interrupted", ["copytree", "run"])
+def test_an_addition_that_is_interrupted_leaves_nothing(sidflow, own_data, monkeypatch, interrupted):
+    def partly(source, copy, **options):
+        (Path(copy) / "interactions.csv").write_text("cust")
+        raise KeyboardInterrupt
+
+    def add(*arguments, **options):
+        Path("data/raw/shop.dvc").write_text("outs: []")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((shutil, "copytree", partly) if interrupted == "copytree" else (subprocess, "run", add)))
+    sidflow("data", "add", str(own_data), *COLUMNS)
+    assert not list(Path("data/raw").iterdir()) and not Path("conf/dataset/shop.yaml").exists()
+
+
+def test_why_dvc_refuses_a_folder_is_said(sidflow, own_data):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
+    (own_data / "interactions.csv.dvc").write_text("outs: [")
+    status, out, err = sidflow("data", "add", str(own_data), *COLUMNS)
+    assert status == 1 and "interactions.csv.dvc' is invalid" in err and err.count("\n") == 1 and "wrote" not in out
+    assert not Path("data/raw/shop").exists()
+
+
+def test_a_column_that_a_preset_cannot_name_is_refused(sidflow, own_data):
+    (own_data / "items.csv").write_text("sku,${x}\n" + "".join(f"b{item},1\n" for item in range(4)))
+    status, _, err = sidflow("data", "add", str(own_data), *COLUMNS)
+    assert status == 1 and "column ${x} cannot stand in a preset" in err and not Path("data").exists()
+
+
+def test_rows_that_repeat_others_at_the_same_time_are_told(sidflow, own_data):
+    text = (own_data / "interactions.csv").read_text()
+    (own_data / "interactions.csv").write_text(text + text.split("\n", 1)[1])
+    _, out, err = sidflow("data", "validate", str(own_data), *COLUMNS)
+    assert "duplicates: 20" in out and err.startswith("20 rows repeat another one of the same user, item and time")
+
+
+def test_data_under_the_name_of_a_preset_is_read_as_that_says_and_the_error_names_it(sidflow, own_data):
+    toys = own_data.rename(own_data.with_name("toys"))
+    status, _, err = sidflow("data", "validate", str(toys))
+    assert status == 1 and "(read as conf/dataset/toys.yaml says" in err
+
+
 def test_row_numbers_of_a_table_are_no_part_of_a_text(sidflow, own_data):
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
@@ -221,6 +264,7 @@ def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     subprocess.run([Path(sys.executable).with_name("dvc"), "init", "-q"], check=True)
     status, out, _ = sidflow("data", "add", str(own_data), *COLUMNS)
     assert status == 0 and "added data/raw/shop" in out
+    assert "`dvc exp run -S dataset=shop -S paper=lightgcn`, or another paper that needs no texts" in out
     assert "`git add conf/dataset/shop.yaml data/raw && git commit -m shop`" in out
     assert Path("data/raw/shop.dvc").exists() and Path("data/raw/shop/interactions.csv").exists()
     tree = yaml.safe_load(cli.compose(["dataset=shop"]))

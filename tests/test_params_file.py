@@ -1,11 +1,12 @@
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline_lib.cli import compose
-from pipeline_lib.params_file import params_from_tree, read_params
+from pipeline_lib.params_file import compose_tree, params_from_tree, read_params
 
 
 @pytest.fixture
@@ -57,6 +58,15 @@ def test_a_section_that_is_missing_is_named(tree):
     del tree["decode"]
     with pytest.raises(ValueError, match="params: decode is missing; run `sidflow params`"):
         params_from_tree(tree)
+
+
+@pytest.mark.parametrize("text", [b"ingest:\n\tpath: x\n", b"ingest: [1\n", b"seed: 1\nseed: 2\n", b"ingest: {path: \xf6}\n"])
+def test_a_preset_that_is_no_yaml_is_named(tmp_path, text):
+    shutil.copytree("conf", tmp_path / "conf")
+    (tmp_path / "conf/dataset/mine.yaml").write_bytes(b"# @package _global_\n" + text)
+    with pytest.raises(ValueError, match="conf/dataset/mine.yaml.*") as refused:
+        compose_tree(tmp_path / "conf", ["dataset=mine"])
+    assert "not valid YAML" in str(refused.value)
 
 
 def test_files_that_are_no_parameters_are_refused(tmp_path):

@@ -8,6 +8,9 @@ from pipeline_lib.records import Cases, Identifiers, RecommenderInputs, Split
 from pipeline_lib.serving import Source, next_cases, with_taken, with_users
 
 
+NOTHING = Ragged.from_rows([[]] * 5)
+
+
 def cases_of(*rows: tuple[int, list[int], list[int]]) -> Cases:
     users, histories, targets = zip(*rows, strict=True)
     return Cases(np.array(users, np.int32), Ragged.from_rows(histories), Ragged.from_rows(targets), np.ones(len(users), bool))
@@ -22,16 +25,23 @@ def split():
 
 
 def test_a_user_moves_on_to_all_that_is_known_of_him_and_who_has_nothing_is_left_out(split):
-    cases = next_cases(split, 5)
+    cases = next_cases(split, NOTHING)
     assert cases.users.tolist() == [0, 1, 2, 3]
     assert [row.tolist() for row in cases.histories] == [[1, 2, 3, 8, 9], [5, 4], [6, 7], [6]]
     assert cases.seen.tolist() == [True, False, True, False]
 
 
+def test_whom_and_what_the_split_left_out_is_known_from_ingest_and_its_own_order_stays(split):
+    cases = next_cases(split, Ragged.from_rows([[9, 8, 3, 2, 1], [5, 4], [0, 6, 7], [], [2, 2], []]))
+    assert cases.users.tolist() == [0, 1, 2, 3, 4]
+    assert [row.tolist() for row in cases.histories] == [[1, 2, 3, 8, 9], [5, 4], [0, 6, 7], [6], [2, 2]]
+    assert cases.seen.tolist() == [True, False, True, False, False]
+
+
 def test_what_a_user_took_of_the_added_items_is_behind_his_history(split):
-    cases = with_taken(next_cases(split, 5), Ragged.from_rows([[2, 0], [], [2, 4]]), 10)
+    cases = with_taken(next_cases(split, NOTHING), Ragged.from_rows([[2, 0], [], [2, 4]]), 10)
     assert [row.tolist() for row in cases.histories] == [[1, 2, 3, 8, 9, 10], [5, 4], [6, 7, 10, 12], [6]]
-    assert cases.histories.values.dtype == next_cases(split, 5).histories.values.dtype
+    assert cases.histories.values.dtype == next_cases(split, NOTHING).histories.values.dtype
 
 
 def sums() -> ModuleType:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline_lib.decoding.top_places import top_places
 from pipeline_lib.decoding.trie import Trie
 
 NextLogProbs = Callable[[int, Tensor | None, Tensor | None], Tensor]
@@ -116,13 +117,7 @@ def _best_extensions(scores: Tensor, log_probs: Tensor, width: int) -> tuple[Ten
     """
     num_choices = log_probs.shape[-1]
     flat = (log_probs + scores.unsqueeze(-1)).flatten(1)
-    best, chosen = flat.topk(min(width + 1, flat.shape[1]), dim=1)
-    if best.shape[1] > width:
-        tied = (best[:, width - 1] == best[:, width]) & (best[:, width] > -torch.inf)
-        chosen = chosen[:, :width].contiguous()
-        if tied.any():  # topk promises nothing among equals
-            chosen[tied] = flat[tied].argsort(dim=1, descending=True, stable=True)[:, :width]
-    chosen = chosen.sort(dim=1).values
+    chosen = top_places(flat, width)
     return flat.gather(1, chosen), chosen // num_choices, chosen % num_choices
 
 

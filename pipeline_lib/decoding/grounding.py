@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline_lib.decoding.top_places import top_places
 from pipeline_lib.ragged import Ragged
 
 BLOCK = 65536  # items scored together: a batch of 256 users needs 64 MiB for them
@@ -16,7 +17,7 @@ SIMILARITIES = ("dot", "cosine")
 
 def ground(users: Tensor, items: Tensor, top_k: int, *, similarity: str = "dot", allowed: Tensor | None = None,
            excluded: Ragged | None = None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """The ``top_k`` items of each user with the highest similarity, best first.
+    """The ``top_k`` items of each user with the highest similarity, best first, equal ones by index.
 
     Args:
         users: ``(B, D)`` float.
@@ -55,8 +56,11 @@ def ground(users: Tensor, items: Tensor, top_k: int, *, similarity: str = "dot",
             rows = torch.from_numpy(excluded.row_of_value[inside]).to(users.device)
             columns = torch.from_numpy(excluded.values[inside].astype(np.int64) - start).to(users.device)
             scores[rows, columns] = -torch.inf
-        found, places = scores.topk(min(top_k, len(part)), dim=-1)
-        best_scores, best_items = torch.cat([best_scores, found], 1), torch.cat([best_items, places + start], 1)
-        best_scores, chosen = best_scores.topk(min(top_k, best_scores.shape[1]), dim=-1)
-        best_items = best_items.gather(1, chosen)
+        places = top_places(scores, top_k)  # rising, and so are blocks: equal scores stay in the order of the items
+        best_scores = torch.cat([best_scores, scores.gather(1, places)], 1)
+        best_items = torch.cat([best_items, places + start], 1)
+        kept = top_places(best_scores, top_k)
+        best_scores, best_items = best_scores.gather(1, kept), best_items.gather(1, kept)
+    best_scores, order = best_scores.sort(dim=1, descending=True, stable=True)
+    best_items = best_items.gather(1, order)
     return best_items.masked_fill(best_scores == -torch.inf, -1), best_scores

@@ -44,6 +44,9 @@ def index_tables(raw_interactions: pl.DataFrame, items: pl.DataFrame | None, *, 
     interactions = pl.DataFrame({"user": users, "item": item_numbers,
                                  "timestamp": _timestamps(raw_interactions["timestamp"]),
                                  "rating": raw_interactions["rating"].cast(pl.Float32)})
+    if items is not None:
+        logger.info("items: %d of %d rows of the item file have an interaction",
+                    items["item_id"].is_in(item_ids.implode()).sum(), len(items))
     for key in ("timestamp", "user"):  # two stable sorts by one key are faster than one sort by two
         if not interactions[key].is_sorted():
             interactions = interactions.sort(key, maintain_order=True)
@@ -81,7 +84,6 @@ def item_table(item_ids: pl.Series, items: pl.DataFrame | None, attributes: list
     table = pl.DataFrame({"item_id": item_ids})
     if items is not None:
         table = table.join(items, on="item_id", how="left", maintain_order="left", validate="m:1")
-        logger.info("items: %d of %d rows of the item file have an interaction", len(table), len(items))
     schema = table.schema
     table = table.select(
         pl.int_range(len(item_ids), dtype=pl.Int32).alias("item"), "item_id",

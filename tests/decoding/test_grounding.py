@@ -42,6 +42,14 @@ def test_blocks_give_what_a_full_sort_gives(vectors, similarity, block):
         torch.testing.assert_close(scores[row].double(), every[expected], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("block", [1, 4, 100])
+@pytest.mark.parametrize("top_k", [1, 3, 7, 12])
+def test_items_of_equal_scores_come_by_index_whatever_the_blocks_and_the_length(block, top_k):
+    scores = torch.tensor([2.0, 5.0, 2.0, 2.0, 5.0, 1.0, 2.0, 1.0, 2.0, 5.0, 1.0, 2.0])
+    found, _ = ground(torch.ones(2, 1), scores[:, None], top_k, block=block)
+    assert found.tolist() == [[1, 4, 9, 0, 2, 3, 6, 8, 11, 5, 7, 10][:top_k]] * 2
+
+
 def test_who_has_too_few_items_left_gets_no_item_twice_and_none_that_is_excluded(vectors):
     users, items = vectors
     excluded = Ragged.from_rows([np.arange(38)] + [[]] * 6)

@@ -194,10 +194,17 @@ def test_no_interaction_left_is_refused(tmp_path):
 
 
 def test_a_mapped_column_that_is_missing_is_named_as_the_file_would_have_it(tmp_path):
-    (tmp_path / "a.csv").write_text("customer;sku\n1;2\n")
+    (tmp_path / "a.csv").write_text("client,sku,timestamp\n1,2,3\n")
     assert refusal(tmp_path, "table", columns={"user_id": "customer"}).startswith(
-        f"{tmp_path / 'a.csv'}: column customer is missing; found customer;sku; name the file's own column in "
+        f"{tmp_path / 'a.csv'}: column customer is missing; found client, sku, timestamp; name the file's own column in "
         "ingest.columns")
+    assert "order: none" not in refusal(tmp_path, "table", columns={"user_id": "client"})  # there are times
+
+
+@pytest.mark.parametrize("separator", [";", "|", "\t"])
+def test_another_separator_than_the_ending_says_is_named(tmp_path, separator):
+    (tmp_path / "a.csv").write_text(f"user_id{separator}item_id\n1{separator}2\n")
+    assert f"seems to be several, separated by {separator!r}: write .csv with commas" in refusal(tmp_path, "table")
 
 
 def test_a_bad_row_of_a_mapped_table_names_the_files_column(tmp_path):

@@ -88,7 +88,7 @@ def test_the_only_table_of_a_folder_is_the_interactions(tmp_path):
     ("1577926984", 1577926984), ("1577926984.9", 1577926984), ("2020-01-02", 1577923200),
     ("2020-01-02 01:03:04", 1577926984), ("2020-01-02T01:03:04", 1577926984), ("2020-01-02T01:03:04.25Z", 1577926984),
     ("2020-01-02T03:03:04+02:00", 1577926984), ("2020-01-02 01:03", 1577926980),
-    ("2020-01-02 01:03:04 UTC", 1577926984),
+    ("2020-01-02 01:03:04 UTC", 1577926984), ("2020-01-02T03:03+02:00", 1577926980),
 ])
 def test_times_in_text_become_unix_seconds(tmp_path, written, seconds):
     write(tmp_path, {"interactions.csv": f"user_id,item_id,timestamp\nu,i,{written}\n"})
@@ -133,6 +133,15 @@ def test_parquet_attributes_become_text_or_lists_of_text(tmp_path):
     items.write_parquet(tmp_path / "items.parquet")
     raw = read(tmp_path, "table")
     assert raw.items.rows() == [("i", ["a", "b"], "4.5", "2020-01-02", "true", ["1", "2"])]
+
+
+@pytest.mark.parametrize(("ratings", "read_as"), [
+    (pl.Series([None], dtype=pl.Null), None), (pl.Series([True]), 1.0), (pl.Series(["4"], dtype=pl.Categorical), 4.0)])
+def test_ratings_and_times_of_other_types_that_say_a_number_are_taken(tmp_path, ratings, read_as):
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "timestamp": pl.Series(["2020-01-02"], dtype=pl.Categorical),
+                        "rating": ratings})
+    log.write_parquet(tmp_path / "interactions.parquet")
+    assert read(tmp_path, "table").interactions.rows() == [("u", "i", 1577923200, read_as)]
 
 
 def test_csv_tsv_parquet_and_atomic_files_give_the_same(tmp_path):

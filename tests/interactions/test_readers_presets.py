@@ -64,9 +64,14 @@ def test_figures_worked_by_hand():
                           "tags": [["x"], [], None, ["y"]]})
     assert describe_raw(RawData(interactions, items, ("one",))) == {
         "users": 2, "items": 2, "interactions": 4, "density": 1.0, "repeats": 1,
+        "duplicates": 0,
         "first": "1 (1970-01-01)", "last": "4 (1970-01-01)",
         "history_length": {"min": 1, "mean": 2.0, "max": 3}, "item_frequency": {"min": 1, "mean": 2.0, "max": 3},
         "bad_rows": 1, "item_rows": 4, "items_without_interactions": 2, "filled": {"title": 0.5, "tags": 0.5}}
+    again = pl.concat([interactions, interactions.tail(2), interactions.head(1).with_columns(timestamp=pl.lit(9, pl.Int64))])
+    assert [describe_raw(RawData(again, None))[name] for name in ("repeats", "duplicates")] == [4, 2]
+    as_dates = interactions.with_columns(pl.lit(20200913).alias("timestamp"))
+    assert "20200913 (the date 2020-09-13? Write it so" in describe_raw(RawData(as_dates, None))["first"]
     milliseconds = interactions.with_columns(pl.lit(1_577_836_800_123).alias("timestamp"))
     described = describe_raw(RawData(milliseconds, None))
     assert described["first"] == "1577836800123 (no day: are these seconds?)" and "filled" not in described

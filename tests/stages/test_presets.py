@@ -138,12 +138,17 @@ def test_an_item_of_code_readers_is_added_by_its_text(run, sidflow, tmp_path):
     shared = collections.Counter(map(tuple, identifiers.codes[:, :-1].tolist()))
     like = next(item for item, codes in enumerate(identifiers.codes[:, :-1].tolist())
                 if shared[tuple(codes)] < identifiers.level_sizes[-1])
-    row = {"item_id": "NEW1", **{name: values[like] for name, values in catalogue.attributes.items()}}
+    row = {"item_id": "NEW,1", **{name: values[like] for name, values in catalogue.attributes.items()}}
     pl.DataFrame([row]).write_parquet(tmp_path / "new.parquet")
     sidflow(folder, "items", "add", str(tmp_path / "new.parquet"))
     try:
         arguments = ("recommend", "--history", catalogue.item_ids[like - 1], "-k", str(len(catalogue)))
-        assert {"NEW1", catalogue.item_ids[like]} <= set(ids_of(sidflow(folder, *arguments)))
+        assert {"NEW,1", catalogue.item_ids[like]} <= set(ids_of(sidflow(folder, *arguments)))
+        assert len(ids_of(sidflow(folder, "recommend", "--history", "NEW,1", "--history", catalogue.item_ids[0]))) == 10
+        sidflow(folder, "export", "--codes", str(tmp_path / "codes.parquet"))
+        codes = pl.read_parquet(tmp_path / "codes.parquet")
+        assert codes["item_id"].to_list() == [*catalogue.item_ids, "NEW,1"]
+        assert codes.row(-1)[1:-1] == codes.row(like)[1:-1] and codes.row(-1)[-1] != codes.row(like)[-1]
         with pytest.raises(ValueError, match="added to another catalogue, or to other users, .* run `sidflow items clear`"):
             read_added_items(folder / "data/added/items.parquet", "digest of other users")
     finally:

@@ -88,7 +88,8 @@ def _read_parquet(path: Path, ours: Mapping[str, str], required: list[str], othe
 
 def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: list[str],
             others: bool) -> dict[str, int]:
-    require_columns(path, header, required, _advice(ours, others))
+    missing = next((name for name in required if name not in header), None)
+    require_columns(path, header, required, _advice(ours, header, missing, others))
     picked = {ours[name]: place for place, name in enumerate(header) if name in ours}
     for place, name in enumerate(header if others else []):
         if name in ours:
@@ -101,12 +102,15 @@ def _picked(path: Path, header: list[str], ours: Mapping[str, str], required: li
     return picked
 
 
-def _advice(ours: Mapping[str, str], is_item: bool) -> str:
+def _advice(ours: Mapping[str, str], header: list[str], missing: str | None, is_item: bool) -> str:
     """What to do about a missing column."""
+    separator = next((one for one in ";\t|," if len(header) == 1 and one in header[0]), None)
+    if separator is not None:
+        return f"the one column seems to be several, separated by {separator!r}: write .csv with commas, .tsv with tabs"
     if is_item and "item_id" not in ours:
         return f"items have their ids in the column that ingest.columns names for interactions: call it {next(iter(ours))}"
     advice = "name the file's own column in ingest.columns, e.g. item_id: sku, or by --column item_id=sku of `sidflow data`"
-    return f"{advice}; {NO_TIMES}" if "timestamp" in ours.values() else advice
+    return f"{advice}; {NO_TIMES}" if ours.get(missing) == "timestamp" else advice
 
 
 def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool) -> pl.Expr:
@@ -119,13 +123,20 @@ def _plain(path: Path, name: str, kind: pl.DataType, column: str, is_item: bool)
                 or inner in (*TEXT, pl.Boolean, pl.Null))
         expected, value = "text, numbers or lists of these", _text(name, kind)
     elif name == "timestamp":
-        fits = kind.is_numeric() or kind in (pl.Datetime, pl.Date, pl.String)
-        expected, value = "numbers, dates or text", seconds_of_dates(pl.col(name)) if kind.is_temporal() else pl.col(name)
+        fits, expected = kind.is_numeric() or kind in (pl.Datetime, pl.Date, *TEXT), "numbers, dates or text"
+        value = seconds_of_dates(pl.col(name)) if kind.is_temporal() else _number_or_text(name, kind)
     else:
-        fits, expected, value = kind.is_numeric() or kind == pl.String, "numbers or text", pl.col(name)
+        fits, expected = kind.is_numeric() or kind in (pl.Boolean, pl.Null, *TEXT), "numbers or text"
+        value = _number_or_text(name, kind)
     if not fits:
         raise ValueError(f"{path}: column {column} is {kind}, expected {expected}; convert it before adding the file")
     return value
+
+
+def _number_or_text(name: str, kind: pl.DataType) -> pl.Expr:
+    if kind.is_numeric():
+        return pl.col(name)
+    return pl.col(name).cast(pl.Float32 if kind in (pl.Boolean, pl.Null) else pl.String)
 
 
 def _text(name: str, kind: pl.DataType) -> pl.Expr:

@@ -39,6 +39,8 @@ def find_optional_file(folder: Path, *patterns: str) -> Path | None:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open for reading bytes, decompressed; damage is reported as a ValueError that names the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         with (gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
             yield file

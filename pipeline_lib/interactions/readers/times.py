@@ -2,7 +2,7 @@
 
 import polars as pl
 
-ZONED = "%Y-%m-%d %H:%M:%S%.f%#z"
+ZONED = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 PLAIN = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
@@ -18,7 +18,7 @@ def seconds_from_milliseconds(column: str) -> pl.Expr:
 def seconds_from_iso(column: str) -> pl.Expr:
     """ISO 8601 dates and datetimes, e.g. ``2020-01-02`` or ``2020-01-02T03:04:05+02:00``; UTC if there is no zone."""
     text = pl.col(column).str.replace(r" ?(Z|UTC)$", "").str.replace("T", " ", literal=True)
-    return pl.coalesce(*(_seconds(text, layout) for layout in (*PLAIN, ZONED)))
+    return pl.coalesce(*(_seconds(text, layout) for layout in (*PLAIN, *ZONED)))
 
 
 def seconds_from_layout(column: str, layout: str) -> pl.Expr:
