@@ -190,13 +190,11 @@ def check_options(config: Params) -> None:
             raise ValueError(f"params: embed.sources names {source}, but ingest.text is empty: name there the attributes that "
                              f"make up an item's text in {config.ingest.path}, or take a source that needs no text, such as "
                              "paper=lightgcn or paper=tiger_sas")
-    chosen = (*(config.embed.options[source] for source in config.embed.sources), config.tokenizer.options,
-              config.recommender.options)
     modules = {"embed": embedding_for, "tokenizer": tokenizer_for, "recommender": recommender_for}
     for where, options in config.blocks.items():
         module = modules[where.split(".")[0]](options.kind)
         parsed = options.parse(module.Config)
-        if options in chosen and hasattr(module, "check_config"):
+        if options in config.chosen and hasattr(module, "check_config"):
             module.check_config(parsed)
 
 

@@ -151,6 +151,12 @@ class Params:
     blocks: Mapping[str, Options] = field(default_factory=dict)
 
     @property
+    def chosen(self) -> tuple[Options, ...]:
+        """Those of ``blocks`` that some stage of this run reads."""
+        return (*(self.embed.options[source] for source in self.embed.sources), self.tokenizer.options,
+                self.recommender.options)
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The stages that dvc.yaml makes of these parameters."""
         embed = (f"embed@{source}" for source in self.embed.sources)

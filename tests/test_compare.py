@@ -54,6 +54,11 @@ def test_a_recorded_run_has_its_metrics_and_origin(recorded):
     assert float(row["test/all/recall@10"]) == metrics["test"]["all"]["recall@10"]
     assert row["protocol"] == metrics["run"]["protocol"]
     assert set(TINY) & set(row["overrides"].split()) and "dataset" not in row["overrides"]
+    read = json.loads(next(recorded.folder.glob("reports/results/runs/demo-tiger*/run.json")).read_text())["params"]
+    kinds = {"embed": read["embed"]["sources"], "tokenizer": [read["tokenizer"]["kind"]],
+             "recommender": [read["recommender"]["kind"]]}
+    options = [key.split(".") for key in row["overrides"].split() if key.split("=")[0].count(".") > 1]
+    assert all(kind in kinds.get(axis, [kind]) for axis, kind, *_ in options)
     assert float(row["seconds/finetune"]) == timing["finetune"]["seconds"] and int(row["parameters/finetune"]) > 1000
     assert row["revision"] == recorded.run("git", "rev-parse", "--short=12", "HEAD").stdout.strip() and row["cpu"]
 

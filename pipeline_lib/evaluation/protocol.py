@@ -4,6 +4,8 @@ from pathlib import PurePath
 
 from pipeline_lib.params import CandidateParams, IngestParams, Params, SplitParams
 
+USUAL_LENGTH = 30  # of the lists that are scored, which mrr depends on
+
 
 def describe_protocol(params: Params) -> str:
     """Everything that decides which users are asked for, with which histories, targets and candidates.
@@ -13,7 +15,10 @@ def describe_protocol(params: Params) -> str:
     parts = [PurePath(params.ingest.path).name, *_filters(params.ingest), ", ".join(_split(params.split))]
     if params.decode.kind == "score":
         return " | ".join([*parts, _candidates(params.split.candidates)])
-    return " | ".join([*parts, "full ranking", "history filtered" if params.decode.filter_history else "history kept"])
+    parts += ["full ranking", "history filtered" if params.decode.filter_history else "history kept"]
+    if max(params.evaluate.ks) != USUAL_LENGTH:
+        parts.append(f"lists of {max(params.evaluate.ks)}")
+    return " | ".join(parts)
 
 
 def _candidates(candidates: CandidateParams) -> str:

@@ -57,8 +57,10 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
     users, figures, cases = scored_users(folder) if params.decode.kind == "score" else ranked_users(folder, params)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     data = data_digest(folder, Path(params.ingest.path))
+    unread = tuple(f"{where}." for where, options in params.blocks.items() if options not in params.chosen)
+    overrides = {key: value for key, value in changed_keys(folder).items() if not key.startswith(unread)}
     row = run_row(params, plain_files.read_json(folder / METRICS), plain_files.read_json(folder / TOKENIZER), timing,
-                  count_parameters(folder, params), data=data, revision=revision(folder), overrides=changed_keys(folder),
+                  count_parameters(folder, params), data=data, revision=revision(folder), overrides=overrides,
                   hardware=measured.get(HARDWARE) or describe_hardware(), date=now)
     tree = {"row": row, "params": effective_params(params), "cases": cases, "timing": timing, "data": data}
     columns = {"user": pa.array(users, pa.int32()),

@@ -1,6 +1,7 @@
 """Where a result comes from: the code's revision, what DVC says of the pipeline, the machine."""
 
 import contextlib
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,9 +102,14 @@ def data_pointer(raw: Path) -> Path:
 
 
 def data_digest(folder: Path, raw: Path) -> str | None:
-    """The hash of the files of ``raw``, as `dvc add` found them; None where they were not added."""
+    """The hash of the files of ``raw``, as `dvc add` found them, or as git has them; None where neither does."""
     pointer = folder / data_pointer(raw)
-    return read_tree(pointer)["outs"][0].get("md5") if pointer.exists() else None
+    if pointer.exists():
+        return read_tree(pointer)["outs"][0].get("md5")
+    if not _is_inside(folder, raw):
+        return None
+    files = _git(folder, "ls-files", "--stage", "--", str(raw))  # with the hash of each
+    return hashlib.sha256(files.encode()).hexdigest()[:32] if files else None
 
 
 def is_tracked(folder: Path, path: Path) -> bool:
@@ -121,8 +127,7 @@ def require_committed(folder: Path, raw: Path) -> None:
         ValueError: if code or data differ from HEAD or lie outside ``folder``, or the pipeline's files are not those of
             its parameters.
     """
-    inside = Path(os.path.abspath(folder / raw)).is_relative_to(os.path.abspath(folder))  # a link may lead to DVC's cache
-    if not inside:
+    if not _is_inside(folder, raw):
         raise ValueError(f"{raw}: lies outside the project, so git cannot say which data made this run: `sidflow data "
                          f"add {raw}`, run with -S dataset= and the name that it gets, then record that")
     places = (raw, data_pointer(raw))
@@ -136,6 +141,10 @@ def require_committed(folder: Path, raw: Path) -> None:
     stages = changed_stages(folder)
     if stages:
         raise ValueError(f"dvc status: {', '.join(stages)} changed since the run; `dvc repro`, then record it")
+
+
+def _is_inside(folder: Path, raw: Path) -> bool:
+    return Path(os.path.abspath(folder / raw)).is_relative_to(os.path.abspath(folder))  # a link may lead to DVC's cache
 
 
 @contextlib.contextmanager

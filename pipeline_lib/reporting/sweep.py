@@ -49,11 +49,12 @@ def sweep_points(shown: str, key: str, metrics: Sequence[str], params: Iterable[
     columns = {name: _column(rows, name) for name in (key, *metrics)}
     found: dict[Value, list[list[float]]] = {}
     telling = {name for name in params if name.startswith(PROTOCOL)}.union(KINDS)
-    for row in _of_one_method(rows, columns[key], telling):
+    kept = _of_one_method(rows, columns[key], telling)
+    for row in kept:
         figures = [_number(row[columns[name]]) for name in metrics]
         if row[columns[key]] and all(isinstance(figure, float) for figure in figures):
             found.setdefault(_number(row[columns[key]]), []).append(figures)
-    if not found:
+    if not found or not any(row["Experiment"] for row in kept):  # nothing but the workspace and the commit
         raise ValueError(f"no experiment on this commit has {key} and numbers for {', '.join(metrics)}; "
                          f"run `dvc exp run --queue -S '{key}=...'` and `dvc exp run --run-all` first")
     values = sorted(found) if all(isinstance(value, float) for value in found) else list(found)

@@ -52,7 +52,7 @@ def test_scored_candidates_are_named_and_history_filtering_does_not_matter(param
 @pytest.mark.parametrize(("room", "values"), [
     ("ingest", {"path": "data/raw/other"}), ("ingest", {"k_core": KCore(5, 0)}), ("ingest", {"before": 5.0}),
     ("split", {"kind": "by_user"}), ("split", {"kind": "given", "file": "split.tsv.gz"}),
-    ("split", {"max_history": 50}), ("decode", {"filter_history": False}),
+    ("split", {"max_history": 50}), ("decode", {"filter_history": False}), ("evaluate", {"ks": (5, 20)}),
 ])
 def test_whatever_changes_the_task_changes_the_line(params, room, values):
     assert describe_protocol(changed(params, room, **values)) != describe_protocol(params)

@@ -76,7 +76,17 @@ def test_raw_data_has_the_digest_of_its_pointer(with_data):
     (with_data / "raw/shop.csv").write_text("a,c\n", encoding="utf-8")
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "raw"], cwd=with_data, check=True)
     assert first and data_digest(with_data, Path("raw")) not in (None, first)
-    assert data_digest(with_data, Path("other")) is None
+    assert data_digest(with_data, Path("other")) is None and data_digest(with_data, with_data.parent) is None
+
+
+def test_raw_data_that_lies_in_git_has_the_digest_of_its_files(repository):
+    (repository / "raw").mkdir()
+    digests = []
+    for text in ("a,b\n", "a,c\n", "a,b\n"):
+        (repository / "raw/shop.csv").write_text(text, encoding="utf-8")
+        commit(repository)
+        digests.append(data_digest(repository, Path("raw")))
+    assert digests[0] == digests[2] != digests[1] and None not in digests
 
 
 @pytest.mark.parametrize("params", ["size: [3", "other: 3"])

@@ -64,6 +64,11 @@ def test_a_sweep_that_is_not_there_is_refused(key, message):
         sweep_points(SHOWN, key, ["test.all.recall@10"])
 
 
+def test_the_workspace_and_the_commit_alone_are_no_sweep():
+    with pytest.raises(ValueError, match="no experiment on this commit has mask and numbers"):
+        sweep_points("Experiment,rev,recall,mask\n,workspace,0.5,0.2\n,main,0.5,0.2\n", "mask", ["recall"])
+
+
 def test_without_experiments_there_is_no_column():
     with pytest.raises(ValueError, match="has no column mask"):
         sweep_points("", "mask", ["test.all.recall@10"])
