@@ -35,7 +35,7 @@ def main() -> None:
     plain = length_bucketed_batches(examples.input_ids.lengths, BATCH, 1, np.random.default_rng(1))
 
     def padded(batch: np.ndarray) -> dict[str, torch.Tensor]:
-        input_ids = torch.from_numpy(examples.input_ids.take(batch).padded(PAD, MAX_ITEMS * LEVELS)).long()
+        input_ids = torch.from_numpy(examples.input_ids.take(batch).padded(PAD, MAX_ITEMS * LEVELS + 1)).long()
         return {**collate(examples, batch), "input_ids": input_ids, "attention_mask": (input_ids != PAD).long()}
 
     ours = [collate(examples, batch) for batch in bucketed]

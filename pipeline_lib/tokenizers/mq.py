@@ -26,7 +26,7 @@ from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Sh
 from pipeline_lib.records import Identifiers, TokenizerInputs
 from pipeline_lib.seeding import numpy_generator, torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of
-from pipeline_lib.training.device import chosen_device
+from pipeline_lib.training.device import use_device
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _fit(vectors: np.ndarray, config: Config, entity: str, seed: int) -> tuple[P
     if len(trained) < config.codebook_size:
         raise ValueError(f"params: tokenizer.mq.codebook_size={config.codebook_size}, but there are only "
                          f"{len(trained)} {entity} to learn it from; set it to {len(trained)} or less")
-    table, held, device = torch.from_numpy(vectors[trained]), torch.from_numpy(vectors[held_out]), chosen_device()
+    table, held, device = torch.from_numpy(vectors[trained]), torch.from_numpy(vectors[held_out]), use_device()
     model = ParallelVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,
                         torch_generator(seed, f"mq {entity} weights"), scale_for(table), config.mask,
                         config.dropout).to(device)

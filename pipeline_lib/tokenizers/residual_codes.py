@@ -24,7 +24,7 @@ from pipeline_lib.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from pipeline_lib.records import Identifiers
 from pipeline_lib.seeding import torch_generator
 from pipeline_lib.tokenizers.discrete import flat_vectors, identifiers_of, require_items
-from pipeline_lib.training.device import chosen_device
+from pipeline_lib.training.device import use_device
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def fit_and_encode(kind: str, vectors: np.ndarray, config: ResidualConfig, *, co
         ValueError: if there are fewer items than codewords.
     """
     require_items(len(vectors), config.codebook_size, kind)
-    table, device = torch.from_numpy(vectors), chosen_device()
+    table, device = torch.from_numpy(vectors), use_device()
     model = ResidualVAE(vectors.shape[1], config.hidden, config.latent, config.levels, config.codebook_size,
                         torch_generator(seed, "rqvae weights"), scale_for(table)).to(device)
     table = table.to(device)

@@ -18,7 +18,7 @@ def make_accelerator(precision: str) -> Accelerator:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"params: training.precision is {precision}; known: {', '.join(PRECISIONS)}")
-    device = chosen_device()
+    device = use_device()
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train twice, in two precisions
     # in several processes: where the parts of a model take turns, some weights have no gradient in an epoch; buffers are
     # vectors of all items, equal in all processes, and would be sent before every step
@@ -27,8 +27,12 @@ def make_accelerator(precision: str) -> Accelerator:
                        kwargs_handlers=[several])
 
 
-def chosen_device() -> torch.device:
-    """The device that SIDFLOW_DEVICE names; ``auto`` is a GPU where there is one.
+def use_device() -> torch.device:
+    """The device that SIDFLOW_DEVICE names, ``auto`` being a GPU where there is one; on a CPU torch sums in one order.
+
+    Without that, gradients of rows that are taken several times are summed as the threads come, and equal seeds train
+    models that differ in the last bits where other work shares the cores. On a GPU it would cost time, and some
+    operations have no such order.
 
     Raises:
         ValueError: for an unknown device, or for cuda where there is none.
@@ -38,4 +42,7 @@ def chosen_device() -> torch.device:
         raise ValueError(f"SIDFLOW_DEVICE is {device}; expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("SIDFLOW_DEVICE is cuda, but torch sees no GPU; set SIDFLOW_DEVICE=auto or cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    torch.use_deterministic_algorithms(chosen.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # else new memory is filled, too, lest it is read unset
+    return chosen
