@@ -61,7 +61,7 @@ def test_metrics_hold_every_group_and_the_baselines(project):
     ("embed.sasrec.dropout=0.4", set()),
     ("recommender.joint_seq2seq.cycle=3", set()),
     ("evaluate.ks=[5,10]", {"evaluate"}),
-    ("preset.paper=other", set()),
+    ("preset.paper=other", {"evaluate"}),  # metrics.json names it
     ("seed=7", {"split", "embed@text", "quantize", "finetune", "decode", "evaluate"}),
 ])
 def test_a_param_reruns_the_stages_that_read_it_and_no_other(other_params, override, expected):

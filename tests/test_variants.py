@@ -107,11 +107,11 @@ def values_read(stage, tree):
 
 
 @pytest.mark.parametrize("beta", ["beta_0", "beta_1"])
-def test_another_beta_is_read_by_decode_alone(beta):
+def test_another_beta_is_read_by_decode_and_named_by_evaluate(beta):
     stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     whole, weighed = (yaml.safe_load(compose(["paper=setrec", f"ablation={name}"])) for name in ("none", beta))
     changed = [name for name, stage in stages.items() if values_read(stage, whole) != values_read(stage, weighed)]
-    assert changed == ["decode"]
+    assert changed == ["decode", "evaluate"]
 
 
 @pytest.mark.parametrize("scale", GROUPS["scale"])

@@ -18,7 +18,7 @@ from pipeline_lib import artifacts, plain_files
 from pipeline_lib.evaluation.groups import lists_of, score_lists
 from pipeline_lib.evaluation.scoring import user_scoring_metrics
 from pipeline_lib.params import Params
-from pipeline_lib.params_file import check_ablation, read_params
+from pipeline_lib.params_file import read_params
 from pipeline_lib.reporting.ledger import effective_params, run_name, run_row
 from pipeline_lib.reporting.hardware import describe_hardware
 from pipeline_lib.reporting.provenance import Stage, changed_keys, data_digest, read_stages, revision
@@ -45,12 +45,8 @@ def collect_run(folder: Path, kept: Path) -> FinishedRun:
 
     Args:
         kept: where runs are kept, and timings of stages that DVC took from its cache this time.
-
-    Raises:
-        ValueError: for an ablation of another paper; where all came from the cache, no stage has refused it.
     """
     params = read_params(folder / PARAMS)
-    check_ablation(params)
     stages = read_stages(folder)
     measured = _read_json(folder / TIMING)
     timing = stage_timings(stages, timings_of(measured, params), _read_json(kept / TIMINGS))

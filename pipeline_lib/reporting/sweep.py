@@ -71,13 +71,17 @@ def _number(text: str) -> Value:
 
 
 def _of_one_method(rows: Sequence[dict[str, str]], key: str, names: Collection[str]) -> list[dict[str, str]]:
-    """The rows that agree in presets and ``names`` and have most values in the column ``key``, no run twice."""
+    """The rows that agree in presets and ``names`` and have most values in the column ``key``, no run twice.
+
+    Rows of the workspace and the commit alone are no sweep where there are others.
+    """
     telling = [column for column in rows[0] if column != key
                and (column.split(":")[-1].startswith("preset.") or column.split(":")[-1] in names)]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in telling), []).append(row)
-    kept = max(groups.values(), key=lambda group: len({row[key] for row in group}))  # the first of equals
+    kept = max(groups.values(), key=lambda group: (any(row["Experiment"] for row in group),
+                                                   len({row[key] for row in group})))  # the first of equals
     said = [{name: value for name, value in row.items() if name not in OF_AN_EXPERIMENT} for row in kept]
     return kept[1:] if said[0] in said[1:] else kept
 
