@@ -122,6 +122,9 @@ def add_data(folder: Path,
     preset, place = CONF / "dataset" / f"{name}.yaml", RAW / name
     if place.exists():
         raise ValueError(f"{place} exists already; remove it first, or give another --name")
+    pointer = place.with_name(f"{name}.dvc")
+    if pointer.exists():
+        raise ValueError(f"{pointer} exists already: `dvc pull` gets its files; remove it first, or give another --name")
     options = _ingest_options(folder, preset, raw_format, column, max_bad_rows)
     if preset.exists():
         _refuse_other_options(preset, options)
@@ -135,7 +138,7 @@ def add_data(folder: Path,
         _dvc_add(place)
     except BaseException:  # Ctrl-C, too
         shutil.rmtree(place, ignore_errors=True)
-        place.with_name(f"{name}.dvc").unlink(missing_ok=True)
+        pointer.unlink(missing_ok=True)
         if new_preset:
             preset.unlink(missing_ok=True)
         raise

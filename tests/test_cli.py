@@ -275,6 +275,7 @@ def test_own_data_is_added_with_a_preset_that_composes(sidflow, own_data):
     assert any(line.split()[:2] == ["shop", "here"] for line in listed.splitlines())
     assert sidflow("data", "add", str(own_data))[2].startswith("error: data/raw/shop exists already")
     shutil.rmtree("data/raw/shop")  # its preset stays
+    assert sidflow("data", "add", str(own_data))[2].startswith("error: data/raw/shop.dvc exists already: `dvc pull` gets")
     Path("data/raw/shop.dvc").unlink()
     other = ("--column", "user_id=customer", "--column", "item_id=sku", "--column", "rating=timestamp")
     status, _, err = sidflow("data", "add", str(own_data), *other)

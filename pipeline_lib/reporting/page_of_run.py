@@ -110,7 +110,7 @@ def _training_curves(folder: Path, params: Params) -> dict[str, Sequence[Mapping
 
 def _reconstructions(folder: Path, params: Params, names: Sequence[str]) -> list[Section]:
     metas = [plain_files.read_json(folder / EMBED / source / "meta.json") for source in params.embed.sources]
-    return [reconstruction_section(meta["reconstructions"], names, meta["told_share"])
+    return [reconstruction_section(meta["reconstructions"], names, meta.get("told_share"))
             for meta in metas if meta.get("reconstructions")]
 
 
